@@ -1,0 +1,1 @@
+"""What the kernel offers by default, registered through the same hooks as any plugin."""

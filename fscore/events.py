@@ -1,0 +1,91 @@
+"""Events: what handlers handle.
+
+There are two kinds. A `Message` passes from one participant to another and takes time. A `Condition` is raised by a
+participant, now or by a timer, when something holds (all received, goal achieved, time is up). Both are frozen attrs
+classes of plain data: scalars, text, tuples, tensors, `Task`, `Deferred`, `Cohort`. Plugins define their own.
+
+Within one instant events are delivered in the order arrival < timer < aggregate < evaluate < dispatch, so that every
+arrival of an instant is consumed before any dispatch of that instant.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from attrs import field, frozen
+
+from fscore.tasks import SERVER, ClientId, Task
+
+ARRIVAL, TIMER, AGGREGATE, EVALUATE, DISPATCH = range(5)
+Role = Literal["server", "client"]
+
+
+@frozen
+class Event:
+    """Anything that a handler can handle."""
+
+    priority: ClassVar[int] = TIMER
+    """Order inside one instant; arrivals first, dispatches last."""
+    raised_by_kernel: ClassVar[bool] = False
+    """Whether the kernel itself raises it, so that no handler needs to declare it."""
+
+
+@frozen
+class Message(Event):
+    """Something that one participant sends to another; it arrives after its transfer time."""
+
+    priority: ClassVar[int] = ARRIVAL
+    to: ClassVar[Role] = "server"
+    """Role of the receiver."""
+    sender: ClientId
+    receiver: ClientId
+
+
+@frozen
+class Condition(Event):
+    """Something that holds at a participant; a timer that became stale is known by its fields, never cancelled."""
+
+    where: ClassVar[Role] = "server"
+    """Role of the participant that it holds at."""
+    once: ClassVar[bool] = False
+    """Equal ones that are pending for the same instant are delivered once."""
+    at: ClientId = field(default=SERVER, kw_only=True)
+
+
+@frozen
+class CourseStarted(Condition):
+    """The course begins; raised by the kernel once, at time 0."""
+
+    raised_by_kernel: ClassVar[bool] = True
+
+
+@frozen
+class TaskLost(Condition):
+    """A task will give no result: lost on the way, its client left, or its deadline passed."""
+
+    priority: ClassVar[int] = ARRIVAL
+    raised_by_kernel: ClassVar[bool] = True
+    task: Task
+    reason: str
+
+
+@frozen
+class Released(Condition):
+    """Something computed from private data became visible (a model, a metric); ledgers handle it.
+
+    `facts` are (name, value) pairs: sensitivity, noise multiplier, sampling scheme, rate, unit.
+    """
+
+    priority: ClassVar[int] = AGGREGATE
+    raised_by_kernel: ClassVar[bool] = True
+    what: str
+    facts: tuple[tuple[str, bool | int | float | str], ...] = ()
+
+
+@frozen
+class Ending(Condition):
+    """The course shall end, for `reason`; `failed` when it could not reach its end."""
+
+    priority: ClassVar[int] = EVALUATE
+    reason: str
+    failed: bool = False

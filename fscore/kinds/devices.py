@@ -1,0 +1,41 @@
+"""Devices: how long things take in virtual time, and who is online."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from fscore.component import Component
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fscore.events import Message
+
+
+@define(eq=False, slots=False)
+class Devices(Component):
+    """Compute time, network and availability of the population; `[devices] use = "..."`. Faults wrap it.
+
+    Times are virtual seconds. Answers depend on the arguments only, never on what was asked before.
+    """
+
+    def seconds(self, client: int, work: float, rng: np.random.Generator) -> float:
+        """Return how long a client computes `work` sample gradients; `rng` is the task's own."""
+        return 0.0
+
+    def deliver(
+        self, message: Message, nbytes: int, now: float, rng: np.random.Generator
+    ) -> Sequence[float]:
+        """Return when a message that leaves at `now` arrives: () if it is lost, two times if it is duplicated."""
+        return (now,)
+
+    def online(self, clients: Sequence[int], now: float) -> Sequence[bool]:
+        """Return which of the clients can take a task at `now`."""
+        return [True] * len(clients)
+
+    def next_change(self, now: float) -> float | None:
+        """Return when somebody comes online after `now`; None: nobody ever."""
+        return None

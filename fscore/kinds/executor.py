@@ -1,0 +1,41 @@
+"""Executors: how tasks are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from fscore.component import Component, ge, option
+
+if TYPE_CHECKING:
+    from fscore.site import Site
+    from fscore.tasks import Batch, BatchOutput
+
+
+@define(eq=False, slots=False)
+class Executor(Component):
+    """Computes batches of jobs; `[executor] use = "..."`. Same batches in, same outputs out.
+
+    The kernel forms the batches from the course's state alone, so they depend on no timing and no number of workers.
+    An executor may compute batches in any order and place; it sums inside a batch in the order of its jobs.
+    """
+
+    chunk: int = option(
+        32, doc="Tasks in one batch; part of the course, since sums follow it.", validator=ge(1)
+    )
+
+    def start(self, site: Site) -> None:
+        """Take the client side of the course; called once, before the first batch."""
+        raise NotImplementedError
+
+    def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
+        """Yield one output per batch, in order.
+
+        A job whose training raises gives an `Output` with `error`; nothing but a defect of the executor raises here.
+        """
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Release workers and memory; called once, whatever happened."""

@@ -1,0 +1,29 @@
+"""Metrics: how a model's outputs are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from fscore.component import Component
+
+if TYPE_CHECKING:
+    import torch
+
+
+@define(eq=False, slots=False)
+class Metric(Component):
+    """A number that is a function of sums over samples; named in `[evaluation] metrics`.
+
+    Sums add up over batches and clients, so that the pooled value and each client's value come from the same numbers.
+    """
+
+    def sums(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Return the sums over samples: shape (k,), the same k for every call."""
+        raise NotImplementedError
+
+    def value(self, sums: Sequence[float]) -> float:
+        """Return the metric of such sums; NaN where there are no samples."""
+        raise NotImplementedError
