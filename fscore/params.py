@@ -224,6 +224,12 @@ def merge(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(joined)
 
 
+def intersect(one: Ranges, other: Ranges) -> Ranges:
+    """Return what lies in both."""
+    pairs = ((max(a, c), min(b, d)) for a, b in one for c, d in other)
+    return merge(pair for pair in pairs if pair[0] < pair[1])
+
+
 def length(ranges: Ranges) -> int:
     """Return how many elements the ranges cover."""
     return sum(stop - start for start, stop in ranges)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fscore.context import Context
     from fscore.tasks import Cohort, Task
 
+CLIP_RANK = 50
+"""Rank of the joint clip: central noise meets the sum in the form that updates have behind it."""
+
 
 class Stage:
     """One step of a path, made by a component's `stages()`. It holds no state; what it keeps per client is its row."""
@@ -33,6 +36,8 @@ class Stage:
     """On the way down to the client, rather than up to the server."""
     on_sum: ClassVar[bool] = False
     """Undone on the sum of the updates, and so is every stage of lower rank."""
+    per_client: ClassVar[bool] = False
+    """On the way down: what it makes depends on the task, not on the version alone."""
     eager: ClassVar[bool] = False
     """The size of what it makes depends on values; then every task is computed when it arrives."""
 
@@ -130,10 +135,12 @@ class Path:
                 values = place.stage.undo(values, context)
         return values
 
-    def undo_sum(self, values: Tensors, cohort: Cohort) -> Tensors:
-        """Undo the rest on the sum."""
+    def undo_sum(
+        self, values: Tensors, cohort: Cohort, *, above: float = -1, upto: float = 1000
+    ) -> Tensors:
+        """Undo on the sum the rest of the stages whose rank is greater than `above` and at most `upto`."""
         for place in reversed(self.placed[: self._single]):
-            if place.only is None:
+            if place.only is None and above < place.stage.rank <= upto:
                 values = place.stage.undo(values, cohort)
         return values
 

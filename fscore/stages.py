@@ -48,6 +48,9 @@ class SelectDown(Select):
     down = True
     on_sum = False
 
+    def undo(self, values: Tensors, context: Context | Cohort) -> Tensors:
+        return values
+
 
 class Difference(Stage):
     """Sends what changed: the trained values less the values received of the same slot."""

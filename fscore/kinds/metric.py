@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define
 
@@ -20,8 +20,13 @@ class Metric(Component):
     Sums add up over batches and clients, so that the pooled value and each client's value come from the same numbers.
     """
 
+    higher_is_better: ClassVar[bool] = True
+    """Which end of the clients is the worst."""
+    width: ClassVar[int] = 2
+    """Number of sums."""
+
     def sums(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Return the sums over samples: shape (k,), the same k for every call."""
+        """Return the sums over samples: shape (width,), float64."""
         raise NotImplementedError
 
     def value(self, sums: Sequence[float]) -> float:

@@ -1,0 +1,217 @@
+"""From a resolved course file to a course that can run: components, model, paths, handlers, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fscore.compose import violations
+from fscore.component import Component
+from fscore.errors import ConfigError, CourseError, FscoreError
+from fscore.graph import Graph
+from fscore.kinds.population import Population
+from fscore.params import ParamSpace
+from fscore.participant import Handlers, Participant
+from fscore.paths import Path, Placed
+from fscore.site import METRICS, Site
+from fscore.store import DiskStore, MemoryStore, Store
+
+if TYPE_CHECKING:
+    import torch
+
+    from fscore.context import Samples
+    from fscore.course import Course
+
+SINGLE = (
+    "trainer", "sampler", "trigger", "protocol", "aggregator", "server_optimizer", "devices", "executor",
+    "objective", "model",
+)  # fmt: skip
+MANY = {"privacy": "privacy", "attack": "attacks", "compressor": "compressors", "policy": "policies",
+        "reporter": "reporters"}  # fmt: skip
+
+
+def assemble(course: Course) -> None:
+    """Fill a course from its configuration.
+
+    Raises:
+        ConfigError: all problems of composition at once.
+    """
+    _make_components(course)
+    _population(course)
+    _model(course)
+    for _, component in owners(course):
+        component.bind(course)
+    problems = violations(owners(course))
+    for _, component in owners(course):
+        problems += component.check(course)
+    problems += _protocol_tables(course)
+    problems += _end_problems(course)
+    if problems:
+        raise ConfigError(problems)
+    _handlers(course)
+    _site(course)
+    problems = course.graph.problems()
+    if problems:
+        raise ConfigError(problems)
+
+
+def owners(course: Course) -> list[tuple[str, Component]]:
+    """Return every component of the course with its label, plugins first, in the order of the file."""
+    labelled = [(f"[plugins.{p.name}]", p) for p in course.host.plugins]
+    for table, component in course.components.items():
+        name = table.split(".")[0]
+        labelled.append((f"[[{name}]]" if "." in table else f"[{name}]", component))
+    return labelled + [("[evaluation]", metric) for _, metric in course.metrics]
+
+
+def _make_components(course: Course) -> None:
+    config, host = course.config, course.host
+    course.components = {t: host.make(t, c) for t, c in config.components.items() if t != "tune"}
+    course.dataset = course.components["data"]  # type: ignore[assignment]
+    for table in SINGLE:
+        setattr(course, table, course.components[table])
+    for table, attribute in MANY.items():
+        found = [c for t, c in course.components.items() if t.startswith(f"{table}.")]
+        setattr(course, attribute, found)
+    course.metrics = [(metric.name, metric) for metric in config.metrics]
+
+
+def _population(course: Course) -> None:
+    course.dataset.bind(course)
+    course.population = Population(course.dataset.size(), course.dataset.unseen(), course.free)
+
+
+def _model(course: Course) -> None:
+    classes = course.dataset.classes()
+    example = _example(course)
+    with course.streams.torch("initialisation"):
+        try:
+            course.module = course.model.build(example, classes)
+            course.space = ParamSpace.of(course.module)
+            course.initial = course.space.read(course.module)
+        except FscoreError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"model.use: building '{course.model.name}' failed: {error}") from error
+    _fits(course, example)
+
+
+def _example(course: Course) -> Samples:
+    """Return two samples of the first client that takes part and has any."""
+    unseen = course.population.unseen
+    for client in (c for c in range(course.population.size) if c not in unseen):
+        samples = course.dataset.client(client, "train")
+        if len(samples.y):
+            return type(samples)(samples.x[:2], samples.y[:2])
+        raise CourseError(f"data: client {client} has no training samples")
+    raise ConfigError("data: no client takes part in training")
+
+
+def _fits(course: Course, example: Samples) -> None:
+    """Refuse a model or an objective that does not fit the data, before anything runs."""
+    import torch
+
+    try:
+        with torch.no_grad(), course.streams.torch("fit"):
+            course.module.eval()
+            outputs = course.module(example.x)
+            losses = course.objective.losses(outputs, example.y)
+            course.module.train()
+    except Exception as error:
+        shape = tuple(example.x.shape[1:])
+        raise ConfigError(
+            f"model.use: '{course.model.name}' does not fit samples of shape {shape}: {_line(error)}"
+        ) from error
+    if losses.shape != (len(example.y),):
+        raise ConfigError(
+            f"objective.use: '{course.objective.name}' gave losses of shape {tuple(losses.shape)} "
+            f"for {len(example.y)} samples, expected one per sample"
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _handlers(course: Course) -> None:
+    participants: list[Participant] = []
+    for _, component in owners(course):
+        for made in component.participants():
+            participant = made() if isinstance(made, type) else made
+            participant.course = course
+            participants.append(participant)
+    course.participants = participants
+    course.handlers = Handlers.of(participants)
+    course.graph = Graph.of(course.handlers)
+
+
+def _site(course: Course) -> None:
+    controlled = [
+        (attack, frozenset(attack.controls(course.population, course.streams.generator("attack", i))))
+        for i, attack in enumerate(course.attacks)
+    ]
+    placed = list(_placed(course, controlled))
+    trainer, space = course.trainer, course.space
+    groups = {**trainer.groups(space), "metrics": METRICS}
+    upload = Path.of((p for p in placed if not p.stage.down), groups)
+    download = Path.of((p for p in placed if p.stage.down), trainer.slots(space))
+    rows = {**trainer.row(space), **upload.rows, **download.rows}
+    course.site = Site(
+        streams=course.streams,
+        dataset=course.dataset,
+        module=course.module,
+        space=space,
+        initial=course.initial,
+        trainer=trainer,
+        objective=course.objective,
+        metrics=course.metrics,
+        upload=upload,
+        download=download,
+        rows=rows,
+        head=course.model.head,
+        attacks=controlled,
+    )
+    course.store = _store(course, _first_rows(course))
+
+
+def _placed(course: Course, controlled: Sequence[tuple[Any, frozenset[int]]]) -> Iterator[Placed]:
+    only = {id(attack): clients or None for attack, clients in controlled}
+    for table, component in course.components.items():
+        for stage in component.stages():
+            yield Placed(stage, table, only.get(id(component)))
+    for plugin in course.host.plugins:
+        for stage in plugin.stages():
+            yield Placed(stage, plugin.name)
+
+
+def _first_rows(course: Course) -> dict[str, torch.Tensor]:
+    from fscore.params import zeros
+
+    first = zeros(course.site.rows)
+    first.update(course.trainer.first_row(course.initial))
+    return first
+
+
+def _store(course: Course, first: dict[str, torch.Tensor]) -> Store:
+    if course.config.record.store == "memory":
+        return MemoryStore(course.site.rows, first)
+    if course.record is None:
+        raise ConfigError("record.store: 'disk' needs a run directory. Remedy: run the course with one.")
+    return DiskStore(course.record.path / "rows", course.site.rows, first)
+
+
+def _protocol_tables(course: Course) -> Iterable[str]:
+    """Refuse tables that the protocol would not read."""
+    read_by_some = ("sampler", "trigger", "aggregator", "server_optimizer")
+    for table in read_by_some:
+        if table in course.config.tables and table not in course.protocol.tables:
+            yield f"{table}: protocol '{course.protocol.name}' does not read this table. Remedy: remove it."
+
+
+def _end_problems(course: Course) -> Iterable[str]:
+    until = course.config.course.until
+    if until.versions is None and until.virtual_time is None and until.client_updates is None:
+        yield (
+            "course.until: the course has no end. Remedy: write until = { versions = 50 }, or virtual_time, "
+            "or client_updates."
+        )

@@ -1,0 +1,117 @@
+"""Data sets that lie in one pool of samples and are partitioned into clients."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from attrs import define
+
+from fscore.builtin.data.holdout import HoldOut
+from fscore.builtin.data.partitions import Natural
+from fscore.component import option
+from fscore.context import Samples
+from fscore.errors import DataError
+from fscore.kinds.partition import Partition
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fscore.course import Course
+
+Arrays = tuple["NDArray[np.generic]", "NDArray[np.generic]", "NDArray[np.int64] | None"]
+
+
+@define(eq=False, slots=False)
+class PooledDataset(HoldOut):
+    """Partitions a pool of samples; a subclass gives the pool in `arrays`.
+
+    The partition, the unseen clients and each client's held-out samples follow from the course's seed.
+    """
+
+    partition: Partition = option(factory=Natural, doc="How the pool becomes clients.")
+
+    def arrays(self) -> Arrays:
+        """Return the pool: x (samples, ...), y (samples, ...), and each sample's natural client (samples,) or None.
+
+        x: float32, or int64 for tokens. y: int64 for classes and tokens, float32 for regression.
+
+        Raises:
+            ConfigError: the pool cannot be read.
+        """
+        raise NotImplementedError
+
+    def bind(self, course: Course) -> None:
+        """Read the pool and partition it."""
+        x, y, natural = self.arrays()
+        self.x, self.y = _plain(x), _plain(y)
+        self.streams = course.streams
+        parts: Sequence[NDArray[np.int64]] = self.partition.split(
+            self.y, natural, self.streams.generator("partition")
+        )
+        self.parts = parts
+        order = self.streams.generator("unseen").permutation(len(parts))
+        self.held = frozenset(int(i) for i in order[: self.held_clients()])
+        self.known: set[int] = set()
+
+    def size(self) -> int:
+        """Return the number of clients that the partition made."""
+        return len(self.parts)
+
+    def unseen(self) -> Collection[int]:
+        """Return the held-out clients, drawn from the seed."""
+        return self.held
+
+    def samples(self, client: int) -> int:
+        """Return how many training samples a client has, without touching them."""
+        return self.cut(len(self.parts[client]))["train"].stop
+
+    def client(self, client: int, part: str) -> Samples:
+        """Return fresh tensors of a client's part.
+
+        Raises:
+            DataError: the client has no training samples, NaN or infinite values, or there is no such part.
+        """
+        import torch
+
+        mine = self.parts[client]
+        where = self.part_of(len(mine), part)
+        if client not in self.known:
+            check_values(client, self.x[mine], self.y[mine])
+            self.known.add(client)
+        if part == "train" and where.stop == 0:
+            raise DataError(f"data: client {client} has no training samples")
+        order = self.streams.generator("holdout", client).permutation(len(mine))
+        index = mine[order[where]]
+        return Samples(torch.from_numpy(self.x[index]), torch.from_numpy(self.y[index]))
+
+    def classes(self) -> int | None:
+        """Return one more than the largest class or token; None where targets are no whole numbers."""
+        if self.y.dtype.kind == "f":
+            return None
+        tokens = [array for array in (self.x, self.y) if array.dtype.kind == "i" and array.size]
+        return 1 + max((int(array.max()) for array in tokens), default=-1)
+
+
+def check_values(client: int, x: NDArray[np.generic], y: NDArray[np.generic]) -> None:
+    """Refuse values that are not finite and negative classes.
+
+    Raises:
+        DataError: naming the client.
+    """
+    for name, array in (("x", x), ("y", y)):
+        if array.dtype.kind != "f":
+            continue
+        total = array.sum(dtype=np.float64)
+        if np.isnan(total) and np.isnan(array).any():
+            raise DataError(f"data: client {client} has NaN in {name}")
+        if not np.isfinite(total):
+            raise DataError(f"data: client {client} has infinite values in {name}")
+    if y.dtype.kind == "i" and y.size and y.min() < 0:
+        raise DataError(f"data: client {client} has a negative class in y")
+
+
+def _plain(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return float32 for any floating point array, int64 for any other."""
+    return array.astype(np.float32 if array.dtype.kind == "f" else np.int64, copy=False)

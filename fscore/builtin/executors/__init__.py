@@ -1,0 +1,1 @@
+"""Executors that the kernel offers: `serial`, the reference, and `process`."""

@@ -1,0 +1,29 @@
+"""The reference executor: one job after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from fscore.kinds.executor import Executor
+
+if TYPE_CHECKING:
+    from fscore.site import Site
+    from fscore.tasks import Batch, BatchOutput
+
+
+@define(eq=False, slots=False)
+class SerialExecutor(Executor):
+    """Computes one job after another on one thread."""
+
+    name = "serial"
+
+    def start(self, site: Site) -> None:
+        from fscore.builtin.executors.lane import Lane
+
+        self.lane = Lane(site)
+
+    def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
+        return map(self.lane.batch, batches)

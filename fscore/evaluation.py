@@ -1,0 +1,104 @@
+"""Evaluation as an instrument: outside virtual time, with its own streams, never perturbing the course."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from fscore.errors import CourseError
+from fscore.tasks import SERVER, Batch, Task
+
+if TYPE_CHECKING:
+    from fscore.course import Course
+
+PerClient = dict[str, dict[int, dict[str, float]]]
+"""Metric values by part, client and metric."""
+
+
+@define(eq=False)
+class Evaluator:
+    """Evaluates the current version on clients, seen and unseen, and on what the server owns."""
+
+    course: Course
+
+    def evaluate(self, *, everybody: bool = False) -> tuple[dict[str, float], PerClient]:
+        """Return metrics of the current version, and each client's own.
+
+        For a metric `accuracy` and a part `test`: `test_accuracy` is pooled over the samples of the seen clients,
+        `test_accuracy_mean` the mean over clients, `test_accuracy_worst` the mean over the worst tail (at least one
+        client), `test_accuracy_spread` the standard deviation over clients; the same with `unseen_` before them for the
+        clients that never take part; `server_accuracy` is of the server's own test data.
+        """
+        course = self.course
+        course.opener.settle()
+        groups = {"": self._seen(everybody), "unseen_": sorted(course.population.unseen)}
+        metrics: dict[str, float] = {}
+        per_client: PerClient = {}
+        for part in course.config.evaluation.parts:
+            for prefix, clients in groups.items():
+                sums = self._sums(clients, part)
+                metrics.update(self._summary(f"{prefix}{part}_", sums))
+                found = per_client.setdefault(part, {})
+                found.update({c: self._values(own) for c, own in sums.items()})
+        if course.site.dataset.server("test") is not None:
+            own = self._sums([SERVER], "test")[SERVER]
+            metrics |= {f"server_{n}": v for n, v in self._values(own).items()}
+        return metrics, per_client
+
+    def _seen(self, everybody: bool) -> list[int]:
+        course, unseen = self.course, self.course.population.unseen
+        seen = [c for c in range(course.population.size) if c not in unseen]
+        wanted = course.config.evaluation.clients
+        if everybody or wanted is None or wanted >= len(seen):
+            return seen
+        rng = course.streams.generator("evaluation", course.book.version)
+        return sorted(seen[i] for i in rng.permutation(len(seen))[:wanted])
+
+    def _sums(self, clients: Iterable[int], part: str) -> dict[int, Sequence[float]]:
+        """Return, for each client with samples in that part, the count and the metrics' sums."""
+        course, version = self.course, self.course.book.version
+        jobs = [
+            course.opener.job(Task(-1 - version, client, version, "evaluate"), part)
+            for client in clients
+            if len(course.site.data(client, part).y)
+        ]
+        size = course.executor.chunk
+        batches = [Batch(tuple(jobs[i : i + size]), sum=False) for i in range(0, len(jobs), size)]
+        outputs = [o for done in course.executor.compute(batches) for o in done.outputs]
+        for job, output in zip(jobs, outputs, strict=True):
+            if output.error:
+                raise CourseError(f"evaluation of client {job.task.client}: {output.error}")
+        return {
+            job.task.client: output.values["sums"].tolist()
+            for job, output in zip(jobs, outputs, strict=True)
+        }
+
+    def _values(self, sums: Sequence[float]) -> dict[str, float]:
+        values, start = {}, 1
+        for name, metric, width in self.course.metric_widths:
+            values[name] = metric.value(sums[start : start + width])
+            start += width
+        return values
+
+    def _summary(self, prefix: str, sums: Mapping[int, Sequence[float]]) -> dict[str, float]:
+        if not sums:
+            return {}
+        pooled = self._values([math.fsum(column) for column in zip(*sums.values(), strict=True)])
+        own = [self._values(row) for row in sums.values()]
+        summary = {}
+        for name, metric, _ in self.course.metric_widths:
+            values = [row[name] for row in own]
+            summary[f"{prefix}{name}"] = pooled[name]
+            summary[f"{prefix}{name}_mean"] = mean = math.fsum(values) / len(values)
+            summary[f"{prefix}{name}_worst"] = self._worst(values, best_is_high=metric.higher_is_better)
+            spread = math.fsum((v - mean) ** 2 for v in values) / len(values)
+            summary[f"{prefix}{name}_spread"] = math.sqrt(spread)
+        return summary
+
+    def _worst(self, values: Sequence[float], *, best_is_high: bool) -> float:
+        count = max(1, math.floor(self.course.config.evaluation.worst * len(values)))
+        tail = sorted(values, reverse=not best_is_high)[:count]
+        return math.fsum(tail) / count

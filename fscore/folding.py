@@ -1,0 +1,55 @@
+"""Adding updates up, the same way wherever it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from fscore.params import Layout, Tensors, zeros
+from fscore.tasks import BatchOutput, Output
+
+if TYPE_CHECKING:
+    import torch
+
+
+def weight_of(output: Output) -> float:
+    """Return the client's weight in the mean: what it stated, or 1."""
+    weight = output.values.get("weight")
+    return 1.0 if weight is None else float(weight)
+
+
+def fold_into(sums: Tensors, output: Output, factor: float, layout: Layout) -> Output:
+    """Add one update to `sums` in place and return what stays of it: its public groups and its row.
+
+    Groups that are reduced by their mean are multiplied by factor times weight, others by 1.
+    """
+    if output.error:
+        return output
+    weighted = factor * weight_of(output)
+    for name, total in sums.items():
+        total.add_(output.values[name], alpha=weighted if layout[name].reduce == "mean" else 1)
+    public = {name: v for name, v in output.values.items() if name not in sums}
+    return evolve(output, values=public)
+
+
+def fold(outputs: Iterable[Output], factors: Sequence[float], layout: Layout) -> BatchOutput:
+    """Sum the updates of one batch, in order."""
+    sums = zeros({name: group for name, group in layout.items() if not group.public})
+    left = [fold_into(sums, o, f, layout) for o, f in zip(outputs, factors, strict=True)]
+    return BatchOutput(tuple(left), sums)
+
+
+def finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether all values of floating point tensors are finite."""
+    import torch
+
+    return all(bool(torch.isfinite(v).all()) for v in tensors if v.is_floating_point())
+
+
+def checked(output: Output) -> Output:
+    """Return the output, as a failure if its update is not finite."""
+    if output.error or finite(output.values.values()):
+        return output
+    return Output(output.task, error="the update is not finite")

@@ -1,0 +1,92 @@
+"""The course as a directed graph of events: drawn for people, and checked before every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from fscore.events import CourseStarted, Ending, Event, Message, Role
+from fscore.participant import Handler, Handlers
+
+
+@frozen
+class Graph:
+    """Events are nodes, and a handler is an edge from its event to each event that it may emit."""
+
+    handlers: tuple[Handler, ...]
+
+    @classmethod
+    def of(cls, handlers: Handlers) -> Graph:
+        """Return the graph of a course's handlers."""
+        return cls(handlers.every)
+
+    def problems(self) -> list[str]:
+        """Return why this course could not run from its start to its end; nothing if it can."""
+        reached = self._reachable()
+        lines = [f"graph: {h.name} handles {h.mark.event.__name__}, which nobody emits" for h in self.handlers
+                 if not any(issubclass(event, h.mark.event) for event in reached)]  # fmt: skip
+        for event in sorted(reached - self._kernel_events(), key=lambda e: e.__name__):
+            if event is not Ending and not self._handlers(event):
+                lines.append(
+                    f"graph: {event.__name__} is emitted, but no handler of the {_role(event)} handles it"
+                )
+        if Ending not in reached:
+            lines.append("graph: no path leads from CourseStarted to Ending")
+        return lines
+
+    def events(self) -> list[type[Event]]:
+        """Return every class of events that can occur, in the order of first mention."""
+        found: dict[type[Event], None] = {CourseStarted: None}
+        for handler in self.handlers:
+            found.setdefault(handler.mark.event)
+            found.update(dict.fromkeys(handler.mark.emits))
+        return list(found)
+
+    def edges(self) -> Iterator[tuple[type[Event], Handler, type[Event]]]:
+        """Yield (event, handler, emitted event)."""
+        for handler in self.handlers:
+            for emitted in handler.mark.emits:
+                yield handler.mark.event, handler, emitted
+
+    def text(self) -> str:
+        """Return the graph as lines of text."""
+        lines = []
+        for handler in self.handlers:
+            emitted = ", ".join(event.__name__ for event in handler.mark.emits) or "-"
+            lines.append(
+                f"{handler.mark.event.__name__:<16} {handler.role:<7} {handler.name:<28} -> {emitted}"
+            )
+        return "\n".join(lines)
+
+    def mermaid(self) -> str:
+        """Return the graph in Mermaid's flowchart language."""
+        lines = ["flowchart TD"]
+        for event in self.events():
+            shape = f'(["{event.__name__}"])' if issubclass(event, Message) else f'["{event.__name__}"]'
+            lines.append(f"    {event.__name__}{shape}")
+        for source, handler, target in self.edges():
+            lines.append(f"    {source.__name__} -->|{handler.name}| {target.__name__}")
+        return "\n".join(lines)
+
+    def _handlers(self, event: type[Event]) -> list[Handler]:
+        return [
+            h for h in self.handlers if issubclass(event, h.mark.event) and h.role == _role(event)
+        ]
+
+    def _kernel_events(self) -> set[type[Event]]:
+        return {h.mark.event for h in self.handlers if h.mark.event.raised_by_kernel}
+
+    def _reachable(self) -> set[type[Event]]:
+        frontier = [CourseStarted, *self._kernel_events()]
+        reached: set[type[Event]] = set(frontier)
+        while frontier:
+            for handler in self._handlers(frontier.pop()):
+                fresh = set(handler.mark.emits) - reached
+                reached |= fresh
+                frontier.extend(fresh)
+        return reached
+
+
+def _role(event: type[Event]) -> Role:
+    return event.to if issubclass(event, Message) else event.where  # type: ignore[attr-defined, no-any-return]

@@ -1,0 +1,80 @@
+"""The event loop: a heap of (time, priority, sequence), and one clock.
+
+The loop knows no feature: it delivers the next event to whoever handles it. Virtual time jumps from event to event; a
+loop for real time is a subclass that waits.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+
+from fscore.events import Condition, Event
+
+
+@define(eq=False)
+class Loop:
+    """Events in the order of their time, then priority, then scheduling."""
+
+    deliver: Callable[[Event], None]
+    now: float = 0.0
+    """Virtual seconds since the course began."""
+    delivered: int = 0
+    _heap: list[tuple[float, int, int, Event]] = field(factory=list)
+    _sequence: int = 0
+    _once: set[tuple[float, Event]] = field(factory=set)
+
+    def schedule(self, event: Event, at: float) -> None:
+        """Deliver `event` at time `at`.
+
+        Raises:
+            ValueError: `at` lies before now or is no number.
+        """
+        if not self.now <= at < math.inf:
+            raise ValueError(f"{type(event).__name__} cannot happen at {at}: it is {self.now} now")
+        if isinstance(event, Condition) and event.once:
+            if (at, event) in self._once:
+                return
+            self._once.add((at, event))
+        heapq.heappush(self._heap, (at, event.priority, self._sequence, event))
+        self._sequence += 1
+
+    def step(self) -> Event | None:
+        """Deliver the next event; None: nothing can happen any more."""
+        if not self._heap:
+            return None
+        at, _, _, event = heapq.heappop(self._heap)
+        self.now = at
+        if isinstance(event, Condition) and event.once:
+            self._once.discard((at, event))
+        self.delivered += 1
+        self.deliver(event)
+        return event
+
+    def clear(self) -> None:
+        """Forget everything that is scheduled."""
+        self._heap.clear()
+        self._once.clear()
+
+    def dump(self) -> dict[str, Any]:
+        """Return the loop as plain data."""
+        return {
+            "now": self.now,
+            "delivered": self.delivered,
+            "sequence": self._sequence,
+            "heap": list(self._heap),
+        }
+
+    def load(self, data: dict[str, Any]) -> None:
+        """Take over what `dump` returned."""
+        self.now, self.delivered = data["now"], data["delivered"]
+        self._sequence, self._heap = data["sequence"], list(data["heap"])
+        self._once = {
+            (at, event)
+            for at, _, _, event in self._heap
+            if isinstance(event, Condition) and event.once
+        }

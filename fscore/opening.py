@@ -1,0 +1,251 @@
+"""Opening results: tasks are computed here, in batches, at the moment somebody needs their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, evolve, field
+
+from fscore.errors import PluginError
+from fscore.folding import checked, fold, weight_of
+from fscore.params import Tensors
+from fscore.paths import CLIP_RANK
+from fscore.tasks import Batch, Cohort, Job, Output, Task
+
+if TYPE_CHECKING:
+    from fscore.course import Course
+
+
+@define(eq=False)
+class Opened:
+    """What opening a cohort gave: the tasks that are whole, and what their updates amount to."""
+
+    cohort: Cohort
+    """The tasks whose updates are whole."""
+    outputs: tuple[Output, ...]
+    """Their outputs, in the cohort's order; public groups only where updates were summed."""
+    failed: tuple[tuple[Task, str], ...]
+    factors: tuple[float, ...]
+    sums: Tensors = field(factory=dict)
+    """Sums of the updates, on the path's layout for sums."""
+
+
+@define(eq=False)
+class Opener:
+    """Turns tasks into jobs, jobs into batches, batches into outputs; commits client rows in order."""
+
+    course: Course
+    outputs: dict[int, Output] = field(factory=dict)
+    """Opened outputs of tasks that are not resolved yet."""
+    ended: dict[int, tuple[float, Task]] = field(factory=dict)
+    """Tasks of stateful clients that are not computed yet: when their computing ends."""
+
+    # ------------------------------------------------------------------------ cohorts
+
+    def open(self, cohort: Cohort) -> Opened:
+        """Compute what is missing of a cohort and sum it.
+
+        Updates are summed where they are computed, unless somebody needs single ones: a reducing aggregator, who
+        watches the wire, or client rows, which are computed in the order of their commits.
+        """
+        course = self.course
+        factors = [float(f) for f in course.aggregator.factors(cohort)]
+        if len(factors) != len(cohort.tasks):
+            raise PluginError(
+                f"aggregator '{course.aggregator.name}': factors() gave {len(factors)} values for "
+                f"{len(cohort.tasks)} tasks"
+            )
+        known = any(task.id in self.outputs for task in cohort.tasks)
+        if known or course.single_updates:
+            return self._one_by_one(cohort, factors)
+        return self._summed(cohort, factors)
+
+    def _summed(self, cohort: Cohort, factors: Sequence[float]) -> Opened:
+        jobs = [
+            evolve(self.job(task), factor=factor)
+            for task, factor in zip(cohort.tasks, factors, strict=True)
+        ]
+        batches = [Batch(chunk, sum=True) for chunk in self._chunks(jobs)]
+        outputs: list[Output] = []
+        sums: Tensors = {}
+        for done in self.course.executor.compute(batches):
+            outputs += done.outputs
+            _add(sums, done.sums or {})
+        self.course.book.computed += len(jobs)
+        return _opened(cohort, outputs, factors, sums)
+
+    def _one_by_one(self, cohort: Cohort, factors: Sequence[float]) -> Opened:
+        self.compute(cohort.tasks)
+        outputs = [self.outputs[task.id] for task in cohort.tasks]
+        if self.course.watchers:
+            self.course.show(cohort, outputs)
+        opened = _opened(cohort, outputs, factors, {})
+        if self.course.aggregator.individual:
+            opened.sums = self._reduced(opened)
+        else:
+            layout = self.course.site.upload.single
+            pairs = list(zip(opened.outputs, opened.factors, strict=True))
+            for chunk in self._chunks(pairs):
+                done = fold([o for o, _ in chunk], [f for _, f in chunk], layout)
+                _add(opened.sums, done.sums or {})
+        return opened
+
+    def _reduced(self, opened: Opened) -> Tensors:
+        """Reduce the matrix (clients, values) of all mean groups joined; sum the other groups."""
+        import torch
+
+        layout = {n: g for n, g in self.course.site.upload.single.items() if not g.public}
+        names = [n for n, g in layout.items() if g.reduce == "mean"]
+        if not opened.outputs:
+            return {}
+        rows = torch.stack(
+            [torch.cat([o.values[n].reshape(-1) for n in names]) for o in opened.outputs]
+        )
+        weights = [f * weight_of(o) for f, o in zip(opened.factors, opened.outputs, strict=True)]
+        joined = self.course.aggregator.reduce(rows, torch.tensor(weights, dtype=torch.float64))
+        if joined.shape != rows.shape[1:]:
+            raise PluginError(
+                f"aggregator '{self.course.aggregator.name}': reduce() gave shape {tuple(joined.shape)}, "
+                f"expected {tuple(rows.shape[1:])}"
+            )
+        pieces = joined.split([layout[n].numel for n in names])
+        reduced = {n: p.reshape(layout[n].shape) for n, p in zip(names, pieces, strict=True)}
+        others = [n for n in layout if n not in names]
+        return reduced | {n: sum(o.values[n] for o in opened.outputs) for n in others}  # type: ignore[misc]
+
+    # ------------------------------------------------------------------------ single tasks
+
+    def compute(self, tasks: Iterable[Task]) -> None:
+        """Compute and keep the outputs of tasks; before them, every stateful task that ended by now."""
+        now = self.course.loop.now
+        due = {task.id: (end, task) for task in tasks if (end := self._end(task)) is not None}
+        due |= {i: entry for i, entry in self.ended.items() if entry[0] <= now}
+        ordered = [task for _, task in sorted(due.values(), key=lambda e: (e[0], e[1].id))]
+        while ordered:
+            layer, rest = _first_of_each_client(ordered)
+            self._compute_layer(layer)
+            ordered = rest
+
+    def _end(self, task: Task) -> float | None:
+        """When the computing of a task ended; None: its output is known."""
+        if task.id in self.outputs:
+            return None
+        return self.ended[task.id][0] if task.id in self.ended else self.course.loop.now
+
+    def _compute_layer(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            if task.inputs:
+                self.compute(self.course.known[i.task] for i in task.inputs if i.task not in self.outputs)
+        jobs = [self.job(task) for task in tasks]
+        wire = bool(self.course.watchers)
+        batches = [Batch(chunk, sum=False, wire=wire) for chunk in self._chunks(jobs)]
+        done = [o for b in self.course.executor.compute(batches) for o in b.outputs]
+        for task, output in zip(tasks, done, strict=True):
+            good = checked(output)
+            self.ended.pop(task.id, None)
+            self.course.book.computed += 1
+            self.outputs[task.id] = good
+            if good.row:
+                self.course.store.put(task.client, good.row)
+
+    def settle(self) -> None:
+        """Compute every stateful task that ended by now, and commit its row."""
+        self.compute(())
+
+    def forget(self, task: int, *, computing: bool = True) -> None:
+        """Drop what is kept of a resolved task; its computing goes on if it had ended."""
+        self.outputs.pop(task, None)
+        entry = self.ended.get(task)
+        if entry and entry[0] > self.course.loop.now:
+            del self.ended[task]
+
+    # ------------------------------------------------------------------------ jobs
+
+    def job(self, task: Task, part: str = "train") -> Job:
+        """Make a task ready for an executor."""
+        course = self.course
+        return Job(
+            task=task,
+            sent=course.sent(task),
+            announced=course.announced(task.version),
+            row=course.store.get(task.client) if course.site.rows else {},
+            inputs=tuple(self.outputs[i.task].values for i in task.inputs),
+            prepared=course.site.upload.prepare(task) if course.prepares else {},
+            part=part,
+        )
+
+    def _chunks(self, items: Sequence[Any]) -> list[tuple[Any, ...]]:
+        size = self.course.executor.chunk
+        return [tuple(items[i : i + size]) for i in range(0, len(items), size)]
+
+    # ------------------------------------------------------------------------ from sums to directions
+
+    def mean(self, opened: Opened, rng: Any) -> Tensors:
+        """Return the groups of the next direction: undo the path on the sum, add noise, divide.
+
+        Noise meets the sum in the form that it had behind the joint clip, where its sensitivity is known.
+        """
+        course, cohort = self.course, opened.cohort
+        path = course.site.upload
+        values = path.undo_sum(opened.sums, cohort, above=CLIP_RANK)
+        for mechanism in course.privacy:
+            values = mechanism.privatise(values, cohort, rng)
+        if not course.aggregator.individual:
+            values = self._divided(values, opened)
+        values = path.undo_sum(values, cohort, upto=CLIP_RANK)
+        return course.aggregator.finish(values, cohort)
+
+    def _divided(self, values: Tensors, opened: Opened) -> Tensors:
+        layout = self.course.site.upload.single
+        weights = [weight_of(output) for output in opened.outputs]
+        total = self.course.aggregator.denominator(list(opened.factors), weights)
+        counts = {g.count for g in layout.values() if g.count}
+        mean = dict(values)
+        for name, group in layout.items():
+            if group.public or group.reduce != "mean":
+                continue
+            if group.count:
+                count = values[group.count].clamp(min=1e-12)
+                mean[name] = values[name] / count
+            else:
+                mean[name] = values[name] / total
+        return {n: v for n, v in mean.items() if n not in counts}
+
+
+def _add(sums: Tensors, more: Tensors) -> None:
+    for name, value in more.items():
+        if name in sums:
+            sums[name].add_(value)
+        else:
+            sums[name] = value.clone()
+
+
+def _opened(
+    cohort: Cohort, outputs: Sequence[Output], factors: Sequence[float], sums: Tensors
+) -> Opened:
+    pairs = list(zip(cohort.tasks, outputs, strict=True))
+    whole = [i for i, (_, output) in enumerate(pairs) if not output.error]
+    kept = evolve(
+        cohort,
+        tasks=tuple(cohort.tasks[i] for i in whole),
+        staleness=tuple(cohort.staleness[i] for i in whole),
+    )
+    failed = tuple((task, output.error) for task, output in pairs if output.error)
+    return Opened(
+        kept,
+        tuple(outputs[i] for i in whole),
+        failed,
+        tuple(factors[i] for i in whole),
+        sums,
+    )
+
+
+def _first_of_each_client(tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
+    """Split tasks into those that are the first of their client, and the rest."""
+    seen: set[int] = set()
+    first, rest = [], []
+    for task in tasks:
+        (rest if task.client in seen else first).append(task)
+        seen.add(task.client)
+    return first, rest

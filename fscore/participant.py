@@ -1,0 +1,159 @@
+"""Participants: sets of event -> handler pairs, for the server or for all clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from attrs import define, field, frozen
+
+from fscore.errors import PluginError, nearest
+from fscore.events import Condition, Event, Message, Role
+
+if TYPE_CHECKING:
+    from fscore.course import Course
+    from fscore.tasks import Deferred
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+@frozen
+class Mark:
+    """What `@handles` says of a method."""
+
+    event: type[Event]
+    emits: tuple[type[Event], ...]
+    rank: int
+    replaces: str
+
+
+def handles(
+    event: type[Event],
+    *,
+    emits: tuple[type[Event], ...] = (),
+    rank: int = 50,
+    replaces: str = "",
+) -> Callable[[Method], Method]:
+    """Mark a method as a handler.
+
+    Args:
+        event: the class of events; its subclasses are handled too.
+        emits: every class of event that the method may send or emit; another one is refused.
+        rank: handlers of one event run by (rank, place in the course file).
+        replaces: `"participant.method"`, whose place this handler takes.
+    """
+
+    def mark(method: Method) -> Method:
+        method._fscore_handles = Mark(event, emits, rank, replaces)  # type: ignore[attr-defined] # noqa: SLF001
+        return method
+
+    return mark
+
+
+@define(eq=False, slots=False)
+class Participant:
+    """Handlers of the server, or one set for the whole population; who a client is stands in the event."""
+
+    role: ClassVar[Role] = "server"
+    name: ClassVar[str] = ""
+    """Used by `replaces` and in the graph; empty: the class's name in lower case."""
+    course: Course = field(init=False, repr=False)
+    _running: Handler | None = field(init=False, default=None, repr=False)
+
+    def send(self, message: Message, *, after: float | Deferred = 0.0) -> None:
+        """Send a message; it leaves after some seconds, or when a deferred result exists."""
+        self._declared(message)
+        self.course.dispatch(message, after)
+
+    def emit(self, condition: Condition, *, after: float = 0.0) -> None:
+        """Raise a condition now, or set a timer."""
+        self._declared(condition)
+        loop = self.course.loop
+        loop.schedule(condition, loop.now + after)
+
+    def _declared(self, event: Event) -> None:
+        handler = self._running
+        if handler is not None and type(event) not in handler.mark.emits:
+            raise PluginError(
+                f"{handler.name} emits {type(event).__name__}, which it does not declare. "
+                f"Remedy: add it to emits=(...) of @handles."
+            )
+
+
+@frozen(eq=False)
+class Handler:
+    """A marked method of one participant."""
+
+    name: str
+    role: Role
+    mark: Mark
+    owner: Participant
+    method: Callable[[Any], None]
+
+    def __call__(self, event: Event) -> None:
+        """Handle one event."""
+        owner = self.owner
+        before, owner._running = owner._running, self  # noqa: SLF001
+        try:
+            self.method(event)
+        finally:
+            owner._running = before  # noqa: SLF001
+
+
+def handlers_of(participant: Participant) -> Iterator[Handler]:
+    """Yield the handlers of a participant, in the order of its class body, base classes first."""
+    cls = type(participant)
+    label = participant.name or cls.__name__.lower()
+    names = dict.fromkeys(name for base in reversed(cls.__mro__) for name in vars(base))
+    for name in names:
+        mark = getattr(getattr(cls, name, None), "_fscore_handles", None)
+        if mark is not None:
+            yield Handler(
+                f"{label}.{name}", participant.role, mark, participant, getattr(participant, name)
+            )
+
+
+@define(eq=False)
+class Handlers:
+    """All handlers of a course, by event."""
+
+    every: tuple[Handler, ...]
+    _table: dict[tuple[type[Event], Role], tuple[Handler, ...]] = field(factory=dict, init=False)
+
+    @classmethod
+    def of(cls, participants: Iterable[Participant]) -> Handlers:
+        """Collect, let replacers take their places, and sort by (rank, place).
+
+        Raises:
+            PluginError: two handlers replace the same one, or one replaces what is not there.
+        """
+        found = [handler for participant in participants for handler in handlers_of(participant)]
+        by_name = {handler.name: i for i, handler in enumerate(found)}
+        taken: dict[str, str] = {}
+        for handler in [h for h in found if h.mark.replaces]:
+            target = handler.mark.replaces
+            if target not in by_name:
+                raise PluginError(
+                    f"{handler.name} replaces '{target}', which is not a handler of this course"
+                    f"{nearest(target, by_name)}"
+                )
+            if target in taken:
+                raise PluginError(f"{handler.name} and {taken[target]} both replace {target}")
+            taken[target] = handler.name
+            found[by_name[target]] = handler
+        moved = {by_name[name] for name in taken.values()}
+        kept = [handler for i, handler in enumerate(found) if i not in moved]
+        return cls(tuple(sorted(kept, key=lambda handler: handler.mark.rank)))
+
+    def of_event(self, event: Event) -> tuple[Handler, ...]:
+        """Return the handlers of one event at its receiver."""
+        cls = type(event)
+        role: Role = cls.to if isinstance(event, Message) else cls.where  # type: ignore[attr-defined]
+        key = (cls, role)
+        if key not in self._table:
+            self._table[key] = self.of_class(cls, role)
+        return self._table[key]
+
+    def of_class(self, cls: type[Event], role: Role) -> tuple[Handler, ...]:
+        """Return the handlers of a class of events with that role."""
+        return tuple(h for h in self.every if h.role == role and issubclass(cls, h.mark.event))
