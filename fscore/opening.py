@@ -41,6 +41,9 @@ class Opener:
     ended: dict[int, tuple[float, Task]] = field(factory=dict)
     """Tasks of stateful clients that are not computed yet: when their computing ends."""
 
+    opened: dict[int, Opened] = field(factory=dict)
+    """Opened cohorts whose version is not made yet."""
+
     # ------------------------------------------------------------------------ cohorts
 
     def open(self, cohort: Cohort) -> Opened:
@@ -57,9 +60,13 @@ class Opener:
                 f"{len(cohort.tasks)} tasks"
             )
         known = any(task.id in self.outputs for task in cohort.tasks)
-        if known or course.single_updates:
-            return self._one_by_one(cohort, factors)
-        return self._summed(cohort, factors)
+        opened = (
+            self._one_by_one(cohort, factors)
+            if known or course.single_updates
+            else self._summed(cohort, factors)
+        )
+        self.opened[cohort.id] = opened
+        return opened
 
     def _summed(self, cohort: Cohort, factors: Sequence[float]) -> Opened:
         jobs = [
@@ -136,7 +143,7 @@ class Opener:
     def _compute_layer(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             if task.inputs:
-                self.compute(self.course.known[i.task] for i in task.inputs if i.task not in self.outputs)
+                self.compute(self._inputs(task))
         jobs = [self.job(task) for task in tasks]
         wire = bool(self.course.watchers)
         batches = [Batch(chunk, sum=False, wire=wire) for chunk in self._chunks(jobs)]
@@ -148,6 +155,10 @@ class Opener:
             self.outputs[task.id] = good
             if good.row:
                 self.course.store.put(task.client, good.row)
+
+    def _inputs(self, task: Task) -> list[Task]:
+        wanted = {given.task for given in task.inputs} - set(self.outputs)
+        return [t for t in self.course.book.unresolved() if t.id in wanted]
 
     def settle(self) -> None:
         """Compute every stateful task that ended by now, and commit its row."""
@@ -174,6 +185,15 @@ class Opener:
             prepared=course.site.upload.prepare(task) if course.prepares else {},
             part=part,
         )
+
+    def dump(self) -> dict[str, Any]:
+        """Return everything that is opened and not resolved, as plain data."""
+        return {"outputs": self.outputs, "ended": self.ended, "opened": self.opened}
+
+    def load(self, data: dict[str, Any]) -> None:
+        """Take over what `dump` returned."""
+        self.outputs, self.ended = dict(data["outputs"]), dict(data["ended"])
+        self.opened = dict(data["opened"])
 
     def _chunks(self, items: Sequence[Any]) -> list[tuple[Any, ...]]:
         size = self.course.executor.chunk

@@ -1,0 +1,308 @@
+"""The round, as a protocol: synchronous and asynchronous courses are configurations of the same handlers.
+
+    CourseStarted -> TasksDue -> TaskDown -> ResultUp -> PoolChanged -> CohortReady -> CohortClosed | CohortFailed
+                                                                     -> VersionMade -> TasksDue | Ending
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+from attrs import define, frozen
+
+from fscore.component import ge, gt, option
+from fscore.course import Course
+from fscore.events import (
+    AGGREGATE,
+    DISPATCH,
+    EVALUATE,
+    Condition,
+    CourseStarted,
+    Ending,
+    Message,
+    Role,
+    TaskLost,
+)
+from fscore.kinds.protocol import Protocol
+from fscore.participant import Participant, handles
+from fscore.tasks import SERVER, Cohort, Deferred, Task
+
+
+@frozen
+class TasksDue(Condition):
+    """The server may issue tasks up to its concurrency; `starved`: even beyond what waits in the pool."""
+
+    priority: ClassVar[int] = DISPATCH
+    once: ClassVar[bool] = True
+    starved: bool = False
+
+
+@frozen
+class TaskDown(Message):
+    """A task goes to its client, with the model."""
+
+    to: ClassVar[Role] = "client"
+    task: Task
+
+
+@frozen
+class ResultUp(Message):
+    """A result comes back."""
+
+    result: Deferred
+
+
+@frozen
+class PoolChanged(Condition):
+    """Results arrived, tasks were issued or time went by: the trigger is asked."""
+
+    priority: ClassVar[int] = AGGREGATE
+    once: ClassVar[bool] = True
+
+
+@frozen
+class CohortReady(Condition):
+    """The trigger named the tasks of the next version; they are claimed."""
+
+    priority: ClassVar[int] = AGGREGATE
+    cohort: Cohort
+
+
+@frozen
+class CohortClosed(Condition):
+    """A cohort is opened, and enough of its updates are whole."""
+
+    priority: ClassVar[int] = AGGREGATE
+    cohort: Cohort
+
+
+@frozen
+class CohortFailed(Condition):
+    """A cohort had fewer whole updates than `min_results`; they went back into the pool."""
+
+    priority: ClassVar[int] = AGGREGATE
+    cohort: Cohort
+    whole: int
+
+
+@frozen
+class VersionMade(Condition):
+    """A new version of the model exists."""
+
+    priority: ClassVar[int] = EVALUATE
+    version: int
+
+
+@define(eq=False, slots=False)
+class Rounds(Protocol):
+    """The server samples, clients train, the server aggregates: FedAvg, FedBuff and what lies between.
+
+    The server collects results, the trigger says which of them make a version, and tasks in flight are refilled after
+    aggregating or on each arrival (Xie et al., FederatedScope, VLDB 2023, section 3.3).
+    """
+
+    name = "rounds"
+    tables = frozenset({"sampler", "trigger", "aggregator", "server_optimizer"})
+
+    broadcast: Literal["after_aggregating", "after_receiving"] = option(
+        "after_aggregating", doc="When tasks are refilled: with each version, or on each arrival."
+    )
+    concurrency: int | None = option(
+        None, doc="Tasks in flight at most; default: what the sampler issues.", validator=ge(1)
+    )
+    staleness_limit: int | None = option(
+        None, doc="Tasks older than that many versions are given up.", validator=ge(0)
+    )
+    min_results: int = option(1, doc="Whole updates that a version needs.", validator=ge(1))
+    timeout: float | None = option(
+        None, doc="Virtual seconds after which a task is lost.", validator=gt(0)
+    )
+
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse bounds that no cohort can meet."""
+        issued = self.tasks_at_once(course)
+        if self.min_results > issued:
+            yield (
+                f"protocol.min_results: {self.min_results} results, but only {issued} tasks are in flight. "
+                "Remedy: lower it, or raise sampler.clients."
+            )
+        if self.tasks_at_once(course) > course.population.participants:
+            yield (
+                f"protocol.concurrency: {issued} tasks in flight, but only {course.population.participants} "
+                "clients take part. Remedy: lower it."
+            )
+
+    def tasks_at_once(self, course: Course) -> int:
+        """Return how many tasks are in flight at most."""
+        return self.concurrency or course.sampler.issued(course.population)
+
+    def participants(self) -> Iterable[Participant]:
+        """Return the server and the clients."""
+        return (RoundsServer(self), RoundsClients())
+
+
+@define(eq=False, slots=False)
+class RoundsServer(Participant):
+    """The server of a course in rounds."""
+
+    name = "rounds"
+    options: Rounds
+
+    @handles(CourseStarted, emits=(TasksDue, Ending))
+    def begin(self, event: CourseStarted) -> None:
+        """Begin with the first tasks, or end a course of no versions."""
+        self._go_on()
+
+    @handles(TasksDue, emits=(TaskDown, PoolChanged, TasksDue, Ending))
+    def issue(self, event: TasksDue) -> None:
+        """Refill what is in flight."""
+        course, book = self.course, self.course.book
+        waiting = book.waiting
+        kept = 0 if event.starved or self.options.broadcast == "after_receiving" else waiting
+        room = self.options.tasks_at_once(course) - book.in_flight - kept
+        clients = course.sample(room) if room > 0 else ()
+        for task in course.issue(clients, timeout=self.options.timeout) if clients else ():
+            self.send(TaskDown(SERVER, task.client, task))
+        if clients or waiting:
+            self.emit(PoolChanged())
+        elif not book.in_flight:
+            self._nobody_free()
+
+    def _nobody_free(self) -> None:
+        now = self.course.loop.now
+        change = self.course.devices.next_change(now)
+        if change is None or change <= now:
+            self.emit(Ending("nobody can be sampled: no client is free, and none will be", failed=True))
+        else:
+            self.emit(TasksDue(), after=change - now)
+
+    @handles(ResultUp, emits=(PoolChanged, TasksDue))
+    def collect(self, event: ResultUp) -> None:
+        """Note an arrival; its values are opened later."""
+        if self.course.book.arrive(event.result.task, self.course.loop.now):
+            self._changed()
+
+    @handles(TaskLost, emits=(PoolChanged, TasksDue))
+    def lose(self, event: TaskLost) -> None:
+        """Note that a task will give no result."""
+        if self.course.book.flies(event.task.id):
+            self.course.fail(event.task, event.reason)
+            self._changed()
+
+    def _changed(self) -> None:
+        self.emit(PoolChanged())
+        if self.options.broadcast == "after_receiving":
+            self.emit(TasksDue())
+
+    @handles(PoolChanged, emits=(CohortReady, PoolChanged, TasksDue, Ending))
+    def ask(self, event: PoolChanged) -> None:
+        """Ask the trigger whether a cohort is ready."""
+        course, book, now = self.course, self.course.book, self.course.loop.now
+        tasks = course.trigger.ready(book, now)
+        if tasks:
+            self.emit(CohortReady(book.claim(tasks)))
+            return
+        wake = course.trigger.wake(book, now)
+        if wake is not None:
+            self.emit(PoolChanged(), after=max(0.0, wake - now))
+        elif not book.in_flight:
+            self._starved()
+
+    def _starved(self) -> None:
+        """Nothing is in flight and the trigger waits for more than there is: sample again, a few times."""
+        course = self.course
+        course.barren += 1
+        if course.barren > course.config.course.patience:
+            waiting = course.book.waiting
+            self.emit(
+                Ending(
+                    f"trigger '{course.trigger.name}' does not fire: {waiting} results wait and no task is in flight",
+                    failed=True,
+                )
+            )
+        else:
+            self.emit(TasksDue(starved=True))
+
+    @handles(CohortReady, emits=(CohortClosed, CohortFailed))
+    def open(self, event: CohortReady) -> None:
+        """Open a cohort: compute what is missing, name who failed."""
+        course = self.course
+        opened = course.opener.open(event.cohort)
+        for task, reason in opened.failed:
+            course.fail(task, reason)
+        whole = opened.cohort.tasks
+        if len(whole) >= self.options.min_results:
+            self.emit(CohortClosed(opened.cohort))
+        else:
+            del course.opener.opened[event.cohort.id]
+            course.book.release(whole, course.loop.now)
+            self.emit(CohortFailed(event.cohort, len(whole)))
+
+    @handles(CohortFailed, emits=(TasksDue, Ending))
+    def retry(self, event: CohortFailed) -> None:
+        """Sample again, or give up after too many failures in a row."""
+        course = self.course
+        course.failed_cohorts += 1
+        course.barren += 1
+        if course.barren >= course.config.course.patience:
+            self.emit(
+                Ending(
+                    f"{course.barren} cohorts in a row failed: {event.whole} whole updates of "
+                    f"{len(event.cohort.tasks)}, at least {self.options.min_results} needed",
+                    failed=True,
+                )
+            )
+        else:
+            self.emit(TasksDue())
+
+    @handles(CohortClosed, emits=(VersionMade,))
+    def aggregate(self, event: CohortClosed) -> None:
+        """Make the next version."""
+        course = self.course
+        course.advance(course.opener.opened.pop(event.cohort.id))
+        self._give_up_stale()
+        self.emit(VersionMade(course.book.version))
+
+    def _give_up_stale(self) -> None:
+        limit, book = self.options.staleness_limit, self.course.book
+        if limit is None:
+            return
+        for task in list(book.unresolved()):
+            if book.version - task.version > limit:
+                self.course.resolve(task, "aborted" if book.flies(task.id) else "expired")
+
+    @handles(VersionMade, emits=(TasksDue, Ending))
+    def publish(self, event: VersionMade) -> None:
+        """Evaluate and report the version, then go on or end."""
+        self.course.report()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        course, until = self.course, self.course.config.course.until
+        if until.versions is not None and course.book.version >= until.versions:
+            self.emit(Ending(f"made {course.book.version} versions"))
+        elif (
+            until.client_updates is not None
+            and course.book.counts["used"] >= until.client_updates
+        ):
+            self.emit(Ending(f"used {course.book.counts['used']} client updates"))
+        else:
+            self.emit(TasksDue())
+            if until.virtual_time is not None and not course.book.version:
+                self.emit(Ending("virtual time is up"), after=until.virtual_time - course.loop.now)
+
+
+@define(eq=False, slots=False)
+class RoundsClients(Participant):
+    """All clients of a course in rounds."""
+
+    name = "clients"
+    role = "client"
+
+    @handles(TaskDown, emits=(ResultUp,))
+    def train(self, event: TaskDown) -> None:
+        """Begin to work; the result leaves when it is computed."""
+        if self.course.book.flies(event.task.id):
+            result = self.course.work(event.task)
+            self.send(ResultUp(event.receiver, SERVER, result), after=result)
