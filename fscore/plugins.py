@@ -1,0 +1,271 @@
+"""Plugins: found by entry point, imported only when the course file names them, one pluggy manager per course."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import attrs
+from attrs import define, field, frozen
+from pluggy import PluginManager
+
+from fscore import hookspecs
+from fscore.component import Component
+from fscore.errors import ConfigError, FscoreError, PluginError, nearest
+from fscore.hookspecs import hookimpl
+from fscore.kinds import KINDS, Kind, kind_of
+
+GROUP = "fscore.plugins"
+KERNEL = "fscore"
+
+
+@frozen
+class Installed:
+    """A plugin that some installed distribution offers; nothing of it is imported."""
+
+    name: str
+    distribution: str
+    version: str
+    entry_point: metadata.EntryPoint
+
+    def load(self) -> Any:
+        """Import the plugin.
+
+        Raises:
+            PluginError: it cannot be imported.
+        """
+        try:
+            return self.entry_point.load()
+        except Exception as error:
+            raise PluginError(
+                f"plugins.{self.name}: {self.distribution} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def installed() -> tuple[Installed, ...]:
+    """Return the plugins that are installed, by name.
+
+    Raises:
+        ConfigError: two distributions offer a plugin of one name.
+    """
+    found: dict[str, Installed] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        owner = entry.dist
+        name, version = (owner.name, owner.version) if owner else ("unknown", "0")
+        plugin = Installed(entry.name, name, version, entry)
+        other = found.setdefault(entry.name, plugin)
+        if other.distribution != plugin.distribution:
+            raise ConfigError(
+                f"plugins.{entry.name}: both {other.distribution} and {plugin.distribution} offer this plugin. "
+                "Remedy: uninstall one of them."
+            )
+    return tuple(found[name] for name in sorted(found))
+
+
+@define(eq=False)
+class Registry:
+    """Component classes by kind and name, and where each comes from."""
+
+    classes: dict[tuple[str, str], tuple[type[Component], str]] = field(factory=dict)
+
+    def add(self, kind: Kind, cls: Any, origin: str) -> None:
+        """Enter a component class.
+
+        Raises:
+            PluginError: it is no component of that kind, has no name, misses `@define`, or its name is taken.
+        """
+        if not (isinstance(cls, type) and issubclass(cls, kind.base)):
+            raise PluginError(
+                f"plugin '{origin}': fscore_register_{kind.plural} gave {cls!r}, expected subclasses of {kind.base.__name__}"
+            )
+        if not cls.name:
+            raise PluginError(f"plugin '{origin}': {cls.__name__} has no name")
+        if any(type(value).__name__ == "_CountingAttr" for value in vars(cls).values()):
+            raise PluginError(
+                f"plugin '{origin}': {cls.__name__} has options but is not decorated with @define(eq=False)"
+            )
+        known = self.classes.setdefault((kind.plural, cls.name), (cls, origin))
+        if known[0] is not cls:
+            raise PluginError(
+                f"{kind.plural}: the name '{cls.name}' is registered by both '{known[1]}' and '{origin}'"
+            )
+
+    def names(self, kind: Kind) -> list[str]:
+        """Return the known names of a kind."""
+        return sorted(name for plural, name in self.classes if plural == kind.plural)
+
+    def find(self, kind: Kind, name: str) -> type[Component] | None:
+        """Return the class of a name, None if it is unknown."""
+        entry = self.classes.get((kind.plural, name))
+        return entry[0] if entry else None
+
+    def providers(self, flag: str) -> list[str]:
+        """Return the names of components that provide a flag."""
+        return sorted(name for (_, name), (cls, _) in self.classes.items() if flag in cls.provides)
+
+
+class Kernel:
+    """The kernel's own implementation of hooks."""
+
+    @hookimpl
+    def fscore_make_component(self, table: str, component: Component) -> Component:
+        return component
+
+
+@define(eq=False)
+class PluginHost:
+    """The plugins of one course and its only pluggy manager."""
+
+    pm: PluginManager
+    plugins: list[Component]
+    """Those switched on, in the order of the file."""
+    sources: dict[str, Installed]
+    registry: Registry = field(factory=Registry)
+
+    @classmethod
+    def load(
+        cls,
+        enabled: Mapping[str, Mapping[str, Any]],
+        extra: Sequence[type[Component] | Component] = (),
+        builtin: type[Component] | None = None,
+    ) -> PluginHost:
+        """Import and register the plugins that are switched on.
+
+        Args:
+            enabled: the tables under `[plugins]`, in the order of the file.
+            extra: plugin classes or objects of this process, on even without a table.
+            builtin: what the kernel offers by default; a test may give less.
+
+        Raises:
+            ConfigError, PluginError: every way in which a plugin can be misused, named.
+        """
+        pm = PluginManager("fscore")
+        pm.add_hookspecs(hookspecs)
+        plugins, sources = _instances(enabled, extra)
+        host = cls(pm, plugins, sources)
+        if builtin is None:
+            from fscore.builtin.plugin import Builtin as builtin  # noqa: N813
+        pm.register(Kernel(), KERNEL)
+        pm.register(builtin(), "builtin")
+        for plugin in plugins:
+            for specs in getattr(plugin, "fscore_add_hookspecs", tuple)() or ():
+                pm.add_hookspecs(specs)
+        for plugin in reversed(plugins):  # pluggy calls the last registered first
+            _check_hooks(pm, plugin)
+            pm.register(plugin, plugin.name)
+        host._register()
+        return host
+
+    def _register(self) -> None:
+        for kind in KINDS:
+            hook = getattr(self.pm.hook, f"fscore_register_{kind.plural}")
+            for impl in reversed(hook.get_hookimpls()):
+                for cls in self._guarded(impl.plugin_name, hook.name, impl.function):
+                    self.registry.add(kind, cls, impl.plugin_name)
+
+    def _guarded(self, plugin: str, hook: str, function: Any, **arguments: Any) -> Any:
+        try:
+            return function(**arguments)
+        except Exception as error:
+            error.add_note(f"in hook {hook} of plugin '{plugin}'")
+            if isinstance(error, FscoreError):
+                raise
+            text = f"plugin '{plugin}': {hook} raised {type(error).__name__}: {error}"
+            raise PluginError(text) from error
+
+    def make(self, table: str, component: Component) -> Component:
+        """Return the component that is used for a table: what plugins wrap around it, in file order."""
+        kind = kind_of(type(component))
+        hook = self.pm.hook.fscore_make_component
+        wrappers = [i for i in hook.get_hookimpls() if i.plugin_name not in (KERNEL, "builtin")]
+        made = component
+        for impl in wrappers:  # innermost first
+            made = self._wrapped(impl, table, component, made)
+            if kind and not isinstance(made, kind.base):
+                raise PluginError(
+                    f"plugin '{impl.plugin_name}': fscore_make_component returned {made!r} for [{table}], "
+                    f"expected a {kind.base.__name__}"
+                )
+        return made
+
+    def _wrapped(self, impl: Any, table: str, component: Component, inner: Component) -> Any:
+        known = {"table": table, "component": component}
+        arguments = {name: known[name] for name in impl.argnames}
+        generator = self._guarded(impl.plugin_name, "fscore_make_component", impl.function, **arguments)
+        next(generator)
+        try:
+            generator.send(inner)
+        except StopIteration as stop:
+            return stop.value
+        raise PluginError(f"plugin '{impl.plugin_name}': fscore_make_component yielded twice")
+
+    def call(self, hook: str, **arguments: Any) -> None:
+        """Call an event hook: every implementation, in the order of the file."""
+        for impl in reversed(getattr(self.pm.hook, hook).get_hookimpls()):
+            own = {name: arguments[name] for name in impl.argnames}
+            self._guarded(impl.plugin_name, hook, impl.function, **own)
+
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin implements a hook."""
+        return bool(getattr(self.pm.hook, hook).get_hookimpls())
+
+    def distributions(self) -> dict[str, str]:
+        """Return name and version of every distribution in use."""
+        names = {"fscore", "torch", "numpy", *(s.distribution for s in self.sources.values())}
+        return {name: metadata.version(name) for name in sorted(names)}
+
+
+def _instances(
+    enabled: Mapping[str, Mapping[str, Any]], extra: Sequence[type[Component] | Component]
+) -> tuple[list[Component], dict[str, Installed]]:
+    from fscore.config import structure
+
+    given = {plugin.name: plugin for plugin in extra}
+    known = {plugin.name: plugin for plugin in installed()}
+    order = [*enabled, *(name for name in given if name not in enabled)]
+    plugins, sources, problems = [], {}, []
+    for name in order:
+        plugin = given.get(name)
+        if plugin is None and name in known:
+            sources[name] = known[name]
+            plugin = known[name].load()
+        if plugin is None:
+            names = ", ".join(sorted({*known, *given})) or "none"
+            problems.append(
+                f"plugins.{name}: no installed plugin has this name{nearest(name, known)} (installed: {names})"
+            )
+        elif isinstance(plugin, type):
+            found, wrong = structure(plugin, enabled.get(name, {}), f"plugins.{name}")
+            problems += wrong
+            plugins.append(found)
+        else:
+            plugins.append(plugin)
+    if problems:
+        raise ConfigError(problems)
+    return plugins, sources
+
+
+def _check_hooks(pm: PluginManager, plugin: Component) -> None:
+    """Refuse hook methods that pluggy would ignore or order by itself."""
+    names = [name for name in dir(type(plugin)) if name.startswith("fscore_")]
+    known = [name for name in dir(pm.hook) if name.startswith("fscore_")]
+    for name in names:
+        marks = getattr(getattr(type(plugin), name), "fscore_impl", None)
+        if marks is None:
+            raise PluginError(f"plugin '{plugin.name}': {name} is not decorated with @hookimpl")
+        if name not in known:
+            raise PluginError(f"plugin '{plugin.name}': there is no hook {name}{nearest(name, known)}")
+        if marks["tryfirst"] or marks["trylast"]:
+            raise PluginError(
+                f"plugin '{plugin.name}': {name} asks for tryfirst or trylast; the order of the course file counts"
+            )
+        if name == "fscore_make_component" and not marks["wrapper"]:
+            raise PluginError(
+                f"plugin '{plugin.name}': {name} must be a wrapper, @hookimpl(wrapper=True)"
+            )
+
+
+def options_table(cls: type[Component]) -> list[attrs.Attribute[Any]]:
+    """Return the option fields of a component class."""
+    return [a for a in attrs.fields(cls) if "doc" in a.metadata]
