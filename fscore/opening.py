@@ -182,7 +182,7 @@ class Opener:
             announced=course.announced(task.version),
             row=course.store.get(task.client) if course.site.rows else {},
             inputs=tuple(self.outputs[i.task].values for i in task.inputs),
-            prepared=course.site.upload.prepare(task) if course.prepares else {},
+            prepared=course.site.upload.prepare(task),
             part=part,
         )
 

@@ -1,0 +1,125 @@
+"""The Python interface: as short as the command line.
+
+    result = fscore.load("course.toml", {"trainer.lr": 0.05}).run()
+    result.metrics["test_accuracy"]
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from fscore.component import Component
+from fscore.config import Config, Tables, assign, read, resolve
+from fscore.record import Result, RunDirectory
+
+if TYPE_CHECKING:
+    import torch
+
+    from fscore.context import Samples
+    from fscore.course import Course
+
+
+@define(eq=False)
+class Loaded:
+    """A course file that was read and found good; `run` makes a fresh course of it each time."""
+
+    tables: Tables
+    plugins: Sequence[type[Component] | Component]
+    given: Mapping[str, Component]
+
+    def config(self) -> Config:
+        """Return a freshly resolved configuration."""
+        return resolve(copy.deepcopy(self.tables), plugins=self.plugins, given=self.given)
+
+    def course(self, out: Path | str | None = None) -> Course:
+        """Assemble the course, with a run directory where `out` names one."""
+        import torch
+
+        from fscore.course import Course
+        from fscore.resume import describe
+
+        torch.set_num_threads(1)
+        config = self.config()
+        record = RunDirectory.create(Path(out), config.course.name) if out is not None else None
+        course = Course(config, record)
+        if record:
+            record.write_run(describe(course))
+        return course
+
+    def run(self, out: Path | str | None = None) -> Result:
+        """Run the course to its end and return its result.
+
+        Args:
+            out: folder for everything that the run writes; None: nothing is written.
+        """
+        result = self.course(out).run()
+        if result is None:
+            raise RuntimeError("a run without a stopping point ended without a result")
+        return result
+
+
+def load(
+    course: Path | str | Tables,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    plugins: Sequence[type[Component] | Component] = (),
+    model: Component | torch.nn.Module | None = None,
+    data: Component | Sequence[tuple[Samples, Samples]] | None = None,
+) -> Loaded:
+    """Read a course.
+
+    Args:
+        course: a TOML file, or its tables.
+        changes: options by dotted key that replace those of the file.
+        plugins: plugin classes of this process, switched on.
+        model: your own module, in place of `[model]`.
+        data: your own clients as (training samples, test samples) each, in place of `[data]`.
+
+    Raises:
+        ConfigError: every problem of the file at once.
+    """
+    from fscore.inmemory import GivenData, GivenModel
+
+    tables = copy.deepcopy(course) if isinstance(course, dict) else read(Path(course))
+    for key, value in (changes or {}).items():
+        assign(tables, [f"{key}=0"])
+        _put(tables, key.split("."), value)
+    given: dict[str, Component] = {}
+    if model is not None:
+        given["model"] = model if isinstance(model, Component) else GivenModel.of(model)
+    if data is not None:
+        given["data"] = data if isinstance(data, Component) else GivenData.of(data)
+    loaded = Loaded(tables, plugins, given)
+    loaded.config()
+    return loaded
+
+
+def _put(tables: Any, path: Sequence[str], value: Any) -> None:
+    for step in path[:-1]:
+        tables = tables[int(step)] if isinstance(tables, list) else tables[step]
+    tables[path[-1]] = value
+
+
+def resume(
+    run_dir: Path | str,
+    *,
+    plugins: Sequence[type[Component] | Component] = (),
+    given: Mapping[str, Component] | None = None,
+) -> Result:
+    """Go on with a run that was interrupted, from its newest whole snapshot.
+
+    Raises:
+        SnapshotError: the directory holds no run, or no snapshot of it is whole.
+    """
+    from fscore.resume import resumed
+
+    course, _ = resumed(Path(run_dir), plugins=plugins, given=given)
+    result = course.run()
+    if result is None:
+        raise RuntimeError("a resumed run ended without a result")
+    return result

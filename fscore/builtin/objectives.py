@@ -1,0 +1,50 @@
+"""Built-in objectives: one loss per sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from attrs import define
+
+from fscore.kinds.objective import Objective
+
+if TYPE_CHECKING:
+    import torch
+
+
+@define(eq=False, slots=False)
+class Classification(Objective):
+    """Cross entropy: outputs (samples, classes), y (samples,) int64."""
+
+    name = "classification"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
+
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs, y, reduction="none")
+
+
+@define(eq=False, slots=False)
+class Regression(Objective):
+    """Squared error, averaged over the outputs of a sample: outputs (samples, ...), y the same or (samples,)."""
+
+    name = "regression"
+    metrics: ClassVar[tuple[str, ...]] = ("mse", "loss")
+
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        difference = outputs.reshape(len(outputs), -1) - y.reshape(len(outputs), -1)
+        return difference.square().mean(dim=1)
+
+
+@define(eq=False, slots=False)
+class NextToken(Objective):
+    """Cross entropy of each next token, averaged over time: outputs (samples, time, vocabulary), y (samples, time)."""
+
+    name = "next_token"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
+
+    def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(outputs.transpose(1, 2), y, reduction="none").mean(dim=1)

@@ -1,0 +1,109 @@
+"""The plugin that is always on: every component that the kernel offers by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define
+
+from fscore.component import Component
+from fscore.hookspecs import hookimpl
+
+
+@define(eq=False)
+class Builtin(Component):
+    """Registers the built-in components; modules are imported when they are asked for."""
+
+    name = "builtin"
+
+    @hookimpl
+    def fscore_register_aggregators(self) -> list[Any]:
+        from fscore.builtin import aggregators as m
+
+        return [m.Mean, m.Staleness, m.Median]
+
+    @hookimpl
+    def fscore_register_trainers(self) -> list[Any]:
+        from fscore.builtin import trainers as m
+
+        return [m.SGD]
+
+    @hookimpl
+    def fscore_register_privacy_mechanisms(self) -> list[Any]:
+        from fscore.builtin import privacy as m
+
+        return [m.NormClip]
+
+    @hookimpl
+    def fscore_register_datasets(self) -> list[Any]:
+        from fscore.builtin.data.digits import Digits
+        from fscore.builtin.data.npz import Npz
+        from fscore.builtin.data.synthetic import Synthetic
+
+        return [Digits, Npz, Synthetic]
+
+    @hookimpl
+    def fscore_register_partitions(self) -> list[Any]:
+        from fscore.builtin.data import partitions as m
+
+        return [m.Natural, m.Iid, m.Dirichlet, m.Shards, m.Quantity]
+
+    @hookimpl
+    def fscore_register_models(self) -> list[Any]:
+        from fscore.builtin.models import specs as m
+
+        return [m.Softmax, m.MLP, m.FemnistCNN, m.CNN, m.CharLSTM]
+
+    @hookimpl
+    def fscore_register_objectives(self) -> list[Any]:
+        from fscore.builtin import objectives as m
+
+        return [m.Classification, m.Regression, m.NextToken]
+
+    @hookimpl
+    def fscore_register_metrics(self) -> list[Any]:
+        from fscore.builtin import metrics as m
+
+        return [m.Loss, m.Accuracy, m.TopK, m.MSE, m.MAE]
+
+    @hookimpl
+    def fscore_register_protocols(self) -> list[Any]:
+        from fscore.builtin import rounds as m
+
+        return [m.Rounds]
+
+    @hookimpl
+    def fscore_register_samplers(self) -> list[Any]:
+        from fscore.builtin import samplers as m
+
+        return [m.Uniform, m.Weighted, m.RoundRobin, m.All]
+
+    @hookimpl
+    def fscore_register_triggers(self) -> list[Any]:
+        from fscore.builtin import triggers as m
+
+        return [m.AllReceived, m.GoalAchieved, m.TimeUp]
+
+    @hookimpl
+    def fscore_register_devices(self) -> list[Any]:
+        from fscore.builtin import devices as m
+
+        return [m.Constant, m.LogNormal]
+
+    @hookimpl
+    def fscore_register_server_optimizers(self) -> list[Any]:
+        from fscore.builtin import server_optimizers as m
+
+        return [m.SGD, m.Adagrad, m.Adam, m.Yogi]
+
+    @hookimpl
+    def fscore_register_executors(self) -> list[Any]:
+        from fscore.builtin.executors.serial import SerialExecutor
+
+        return [SerialExecutor]
+
+    @hookimpl
+    def fscore_register_reporters(self) -> list[Any]:
+        from fscore.builtin import reporters as m
+
+        return [m.Console, m.JSONLines, m.CSV]

@@ -1,0 +1,103 @@
+"""Built-in reporters: a live console, JSON lines, CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+
+from fscore.component import ge, option
+from fscore.errors import CourseError
+from fscore.kinds.reporter import Reporter
+
+if TYPE_CHECKING:
+    from fscore.course import Course
+    from fscore.record import Result
+
+
+@define(eq=False, slots=False)
+class Console(Reporter):
+    """A live line on a terminal, plain lines elsewhere, and a final table."""
+
+    name = "console"
+    every: int = option(1, doc="Versions between plain lines.", validator=ge(1))
+
+    def started(self, course: Course) -> None:
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self.rich = Rich()
+        self.progress: Progress | None = None
+        if self.rich.is_terminal:
+            self.progress = Progress(
+                TextColumn("{task.fields[course]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[news]}"),
+                console=self.rich,
+            )
+            self.progress.start()
+            total = course.config.course.until.versions
+            self.bar = self.progress.add_task(
+                "versions", total=total, course=course.config.course.name, news="",
+                completed=course.book.version,
+            )  # fmt: skip
+
+    def reported(self, line: Mapping[str, Any]) -> None:
+        news = "  ".join(f"{k} {line[k]:.4f}" for k in ("train_loss", "val_accuracy", "test_accuracy", "test_loss")
+                         if isinstance(line.get(k), float))  # fmt: skip
+        if self.progress:
+            self.progress.update(self.bar, completed=line["version"], news=news)
+        elif line["version"] % self.every == 0:
+            self.rich.print(
+                f"version {line['version']:>4}  virtual time {line['virtual_time']:.2f} s  {news}",
+                highlight=False,
+            )
+
+    def ended(self, result: Result) -> None:
+        if self.progress:
+            self.progress.stop()
+        from fscore.cli.show import result_table
+
+        self.rich.print(result_table(result))
+
+
+@define(eq=False, slots=False)
+class JSONLines(Reporter):
+    """One JSON object a line, as in metrics.jsonl, to a file of your choice."""
+
+    name = "jsonl"
+    path: str = option(doc="File that lines are appended to.")
+
+    def reported(self, line: Mapping[str, Any]) -> None:
+        try:
+            with Path(self.path).open("a") as stream:
+                stream.write(json.dumps(dict(line)) + "\n")
+        except OSError as error:
+            raise CourseError(f"{self.path}: {error.strerror}") from error
+
+
+@define(eq=False, slots=False)
+class CSV(Reporter):
+    """One row a version; the columns are those of the first line."""
+
+    name = "csv"
+    path: str = option(doc="File that is written.")
+
+    def started(self, course: Course) -> None:
+        self.rows: list[Mapping[str, Any]] = list(course.history)
+
+    def reported(self, line: Mapping[str, Any]) -> None:
+        self.rows.append(line)
+        columns = dict.fromkeys(name for row in self.rows for name in row)
+        try:
+            with Path(self.path).open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, list(columns))
+                writer.writeheader()
+                writer.writerows(self.rows)
+        except OSError as error:
+            raise CourseError(f"{self.path}: {error.strerror}") from error

@@ -1,0 +1,20 @@
+"""`fscore graph FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fscore.config import read, resolve
+
+
+@click.command("graph")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--mermaid", is_flag=True, help="In Mermaid's flowchart language.")
+def command(file: Path, mermaid: bool) -> None:
+    """Draw the events and handlers of the course that FILE describes."""
+    from fscore.course import Course
+
+    graph = Course(resolve(read(file))).graph
+    click.echo(graph.mermaid() if mermaid else graph.text())

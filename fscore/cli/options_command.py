@@ -1,0 +1,53 @@
+"""`fscore options NAME`."""
+
+from __future__ import annotations
+
+import attrs
+import click
+
+from fscore.cli.check_command import toml
+from fscore.component import Component, options_of
+from fscore.config import hint_of, unstructure
+from fscore.errors import ConfigError, nearest
+from fscore.kinds import kind_of
+from fscore.plugins import PluginHost, installed
+
+
+@click.command("options")
+@click.argument("name")
+def command(name: str) -> None:
+    """Print a commented TOML table of every component or plugin called NAME."""
+    available = {plugin.name: plugin for plugin in installed()}
+    host = PluginHost.load({}, [p.load() for p in available.values()])
+    found = [cls for (_, known), (cls, _) in host.registry.classes.items() if known == name]
+    found += [type(plugin) for plugin in host.plugins if plugin.name == name]
+    if not found:
+        known = {known for _, known in host.registry.classes} | set(available)
+        raise ConfigError(f"{name}: no component or plugin has this name{nearest(name, known)}")
+    for cls in found:
+        click.echo(table(cls))
+
+
+def table(cls: type[Component]) -> str:
+    """Return the options of a component class as a commented TOML table."""
+    kind = kind_of(cls)
+    head = f"[plugins.{cls.name}]" if kind is None else f"[{kind.table or kind.plural}]"
+    if kind and kind.many:
+        head = f"[{head}]"
+    lines = [f"# {(cls.__doc__ or '').strip().splitlines()[0]}", head]
+    if kind:
+        lines.append(f'use = "{cls.name}"')
+    for attribute in options_of(cls):
+        lines.append(f"# {attribute.metadata['doc']}")
+        lines.append(_line(cls, attribute))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cls: type[Component], attribute: attrs.Attribute[object]) -> str:
+    default = attribute.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        default = default.factory()  # type: ignore[attr-defined]
+    if default is attrs.NOTHING:
+        return f"{attribute.name} =   # required: {hint_of(cls, attribute.name)}"
+    value = unstructure(default)
+    return f"# {attribute.name} =" if value is None else f"{attribute.name} = {toml(value)}"

@@ -1,0 +1,25 @@
+"""`fscore resume RUN_DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("resume")
+@click.argument("run_dir", type=click.Path(path_type=Path))
+def command(run_dir: Path) -> int:
+    """Go on with the interrupted run in RUN_DIR, from its newest whole snapshot."""
+    import torch
+
+    from fscore.resume import resumed
+
+    torch.set_num_threads(1)
+    course, notes = resumed(run_dir)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    result = course.run()
+    if result is not None and result.exit_code:
+        click.echo(f"error: course failed: {result.reason}", err=True)
+    return result.exit_code if result else 0

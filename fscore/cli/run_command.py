@@ -1,0 +1,40 @@
+"""`fscore run FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fscore.config import assign, read
+
+
+@click.command("run")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: a fresh one under runs/.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(file: Path, changes: tuple[str, ...], out: Path | None, quiet: bool) -> int:
+    """Run the course that FILE describes."""
+    import torch
+
+    from fscore.config import resolve
+    from fscore.course import Course
+    from fscore.record import RunDirectory
+    from fscore.resume import describe
+
+    torch.set_num_threads(1)
+    tables = read(file)
+    assign(tables, changes)
+    if not quiet and "reporter" not in tables:
+        tables["reporter"] = [{"use": "console"}]
+    if quiet:
+        tables.pop("reporter", None)
+    config = resolve(tables)
+    record = RunDirectory.create(out, config.course.name)
+    course = Course(config, record)
+    record.write_run(describe(course))
+    result = course.run()
+    if result is not None and result.exit_code:
+        click.echo(f"error: course failed: {result.reason}", err=True)
+    return result.exit_code if result else 0

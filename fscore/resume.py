@@ -1,0 +1,86 @@
+"""What a run directory needs to go on: its description, its snapshots, and the way back to a course."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fscore.component import Component
+from fscore.config import resolve
+from fscore.errors import SnapshotError
+from fscore.opening import Opened
+from fscore.record import RunDirectory
+from fscore.snapshot import Codec, latest, prune, write_snapshot
+from fscore.tasks import Cohort, Deferred, Output, Task
+
+if TYPE_CHECKING:
+    from fscore.course import Course
+
+
+def describe(course: Course) -> dict[str, Any]:
+    """Return the contents of run.json."""
+    return {
+        "course": course.config.resolved(),
+        "seed": course.config.course.seed,
+        "distributions": course.host.distributions(),
+        "upload": list(course.site.upload.describe()),
+        "parameters": course.space.size,
+    }
+
+
+def codec(course: Course) -> Codec:
+    """Return the codec of a course: plain data, tasks, and the events that this course can have."""
+    return Codec([Task, Deferred, Cohort, Output, Opened, *course.graph.events()])
+
+
+def write(course: Course) -> None:
+    """Write a snapshot of the course, and delete old ones."""
+    if course.record is None:
+        raise SnapshotError("a course without a run directory cannot be snapshotted to disk")
+    folder = course.record.snapshots
+    write_snapshot(folder, course.loop.delivered, course.dump(), codec(course))
+    prune(folder, course.config.record.snapshots)
+
+
+def resumed(
+    path: Path,
+    *,
+    plugins: Sequence[type[Component] | Component] = (),
+    given: Mapping[str, Component] | None = None,
+) -> tuple[Course, list[str]]:
+    """Return the course of a run directory at its newest whole snapshot, and lines about refused ones.
+
+    Raises:
+        SnapshotError: there is no run, it has ended, or no snapshot is whole.
+    """
+    from fscore.course import Course
+
+    record = RunDirectory.open(path)
+    if (path / "result.json").exists():
+        raise SnapshotError(f"{path}: this run has ended, see result.json")
+    described = record.read_run()
+    config = resolve(described["course"], plugins=plugins, given=_checked(described, given or {}))
+    course = Course(config, record)
+    found = latest(record.snapshots, codec(course))
+    if found is None:
+        record.cut(0)
+        return course, [f"{path}: no snapshot was written yet, starting from the beginning"]
+    data, _, refused = found
+    course.load(data)
+    return course, refused
+
+
+def _checked(
+    described: Mapping[str, Any], given: Mapping[str, Component]
+) -> Mapping[str, Component]:
+    """Refuse to resume with other objects than those that the run began with."""
+    for table in ("model", "data"):
+        stated = described["course"].get(table, {})
+        if stated.get("use") != "given":
+            continue
+        if table not in given:
+            raise SnapshotError(f"{table}: the run used an object of its process. Remedy: hand it over again.")
+        if getattr(given[table], "digest", None) != stated["digest"]:
+            raise SnapshotError(f"{table}: this is not the object that the run began with")
+    return given
