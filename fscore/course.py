@@ -143,6 +143,11 @@ class Course:
         return bool(self.aggregator.individual or self.site.rows or self.watchers)
 
     @property
+    def settled(self) -> bool:
+        """Whether the current version is reported, so that a trial may pause here."""
+        return bool(self.history) and self.history[-1]["version"] == self.book.version
+
+    @property
     def metric_widths(self) -> list[tuple[str, Any, int]]:
         """Metrics with the number of sums that each takes."""
         return [(name, metric, metric.width) for name, metric in self.metrics]

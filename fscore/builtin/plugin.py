@@ -35,6 +35,12 @@ class Builtin(Component):
         return [m.NormClip]
 
     @hookimpl
+    def fscore_register_tuners(self) -> list[Any]:
+        from fscore.builtin import tuners as m
+
+        return [m.GridSearch, m.RandomSearch]
+
+    @hookimpl
     def fscore_register_datasets(self) -> list[Any]:
         from fscore.builtin.data.digits import Digits
         from fscore.builtin.data.npz import Npz

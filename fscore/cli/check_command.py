@@ -21,8 +21,7 @@ def command(file: Path, changes: tuple[str, ...]) -> None:
     tables = read(file)
     assign(tables, changes)
     course = Course(resolve(tables))
-    for table, options in course.config.resolved().items():
-        _print_table(table, options)
+    click.echo(document(course.config.resolved()))
     click.echo("upload path (rank, stage, owner)")
     for line in course.site.upload.describe():
         click.echo(f"  {line}")
@@ -32,12 +31,19 @@ def command(file: Path, changes: tuple[str, ...]) -> None:
     click.echo(f"graph: complete, {len(course.handlers.every)} handlers lead from CourseStarted to Ending")
 
 
-def _print_table(table: str, options: Any) -> None:
-    for entry in options if isinstance(options, list) else [options]:
-        click.echo(f"[[{table}]]" if isinstance(options, list) else f"[{table}]")
-        for key, value in entry.items():
-            click.echo(f"{key} = {toml(value)}")
-        click.echo()
+def document(tables: dict[str, Any]) -> str:
+    """Return tables as a TOML document; options that hold tables are written inline."""
+    lines = []
+    for table, options in tables.items():
+        if table == "plugins":
+            entries = [(f"[plugins.{name}]", own) for name, own in options.items()]
+        elif isinstance(options, list):
+            entries = [(f"[[{table}]]", entry) for entry in options]
+        else:
+            entries = [(f"[{table}]", options)]
+        for head, entry in entries:
+            lines += [head, *(f"{key} = {toml(value)}" for key, value in entry.items()), ""]
+    return "\n".join(lines)
 
 
 def toml(value: Any) -> str:
