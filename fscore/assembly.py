@@ -197,7 +197,7 @@ def _store(course: Course, first: dict[str, torch.Tensor]) -> Store:
         return MemoryStore(course.site.rows, first)
     if course.record is None:
         raise ConfigError("record.store: 'disk' needs a run directory. Remedy: run the course with one.")
-    return DiskStore(course.record.path / "rows", course.site.rows, first)
+    return DiskStore(course.site.rows, first, course.record.path / "rows")
 
 
 def _protocol_tables(course: Course) -> Iterable[str]:

@@ -78,8 +78,6 @@ class MemoryStore(Store):
 class DiskStore(Store):
     """Rows in an append-only file of records of equal size: client, checksum, values."""
 
-    layout: Layout
-    first: Tensors
     folder: Path
     _index: dict[int, int] = field(factory=dict, init=False)
     _end: int = field(default=0, init=False)

@@ -78,11 +78,13 @@ class Tuning:
         tables["reporter"] = []
         for key, value in trial.params.items():
             assign(tables, [f"{key}={json.dumps(value)}"])
-        assign(tables, [f"course.until.versions={trial.versions}"])
         return tables
 
     def _trial(self, trial: Trial) -> Finished:
-        course = Course(resolve(self.tables_of(trial), plugins=self.plugins))
+        tables = self.tables_of(trial)
+        longest = max(self.tuner.versions, trial.versions)  # a paused trial may be promoted
+        assign(tables, [f"course.until.versions={longest}"])
+        course = Course(resolve(tables, plugins=self.plugins))
         source = trial.fork if trial.fork is not None else trial.id
         done, data = self._snapshots.get(source, (0, {}))
         if data:
@@ -146,7 +148,9 @@ def _metric_problems(tuner: Tuner, config: Config) -> Iterator[str]:
 
 def best_tables(tuning: Tuning, trial: Trial) -> Tables:
     """Return the course file of the best trial, resolved, for `fscore run`."""
-    return resolve(tuning.tables_of(trial), plugins=tuning.plugins).resolved()
+    tables = tuning.tables_of(trial)
+    assign(tables, [f"course.until.versions={trial.versions}"])
+    return resolve(tables, plugins=tuning.plugins).resolved()
 
 
 def write(tuning: Tuning, folder: Path) -> None:
