@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fscore.component import Component
 
@@ -18,28 +18,41 @@ FLAGS: dict[str, str] = {
 """What holds in a plain course, and how messages say it. Other flags hold only where a component provides them."""
 
 
-def violations(owners: Iterable[tuple[str, Component]]) -> list[str]:
-    """Return one line for every need that is not met.
+def violations(
+    owners: Iterable[tuple[str, Component]], offered: Callable[[str], Sequence[str]] | None = None
+) -> list[str]:
+    """Return one line for every need that is not met, and for every component that stands in its way.
 
     Args:
         owners: the course's components with their labels, `[aggregator]` or `[[privacy]]`.
+        offered: returns the names of known components that provide a flag, for the remedy.
     """
     flagged = [(label, component, component.flags()) for label, component in owners]
-    removed = {f: (label, c) for label, c, (_, _, removes) in flagged for f in removes}
-    provided = set(FLAGS).union(*(provides for _, _, (_, provides, _) in flagged)) - set(removed)
-    lines = []
-    for label, component, (needs, _, _) in flagged:
-        for flag in sorted(needs - provided):
-            words = FLAGS.get(flag, flag.replace("_", " "))
-            start = f"E-COMPAT: {label} '{component.name}' needs {words}, but "
-            if flag in removed:
-                other, by = removed[flag]
-                lines.append(
-                    f"{start}{other} '{by.name}' takes that away. Remedy: switch one of them off."
-                )
-            else:
-                lines.append(
-                    f"{start}nothing in this course provides it. Remedy: add what provides '{flag}', "
-                    f"or switch '{component.name}' off."
-                )
-    return lines
+    removers: dict[str, list[str]] = {}
+    for label, component, (_, _, removes) in flagged:
+        for flag in removes:
+            removers.setdefault(flag, []).append(f"{label} '{component.name}'")
+    held = set(FLAGS).union(*(provides for _, _, (_, provides, _) in flagged)) - set(removers)
+    return [
+        f"E-COMPAT: {label} '{component.name}' needs {_words(flag)}, but {reason}"
+        for label, component, (needs, _, _) in flagged
+        for flag in sorted(needs - held)
+        for reason in _reasons(flag, component.name, removers.get(flag, ()), offered)
+    ]
+
+
+def _words(flag: str) -> str:
+    return FLAGS.get(flag, flag.replace("_", " "))
+
+
+def _reasons(
+    flag: str, name: str, removers: Sequence[str], offered: Callable[[str], Sequence[str]] | None
+) -> Iterable[str]:
+    for remover in removers:
+        yield f"{remover} takes that away. Remedy: switch one of them off."
+    if not removers:
+        found = " or ".join(f"'{other}'" for other in (offered(flag) if offered else ()))
+        yield (
+            f"nothing in this course provides it. Remedy: add {found or f'what provides {flag!r}'}, "
+            f"or switch '{name}' off."
+        )

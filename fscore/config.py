@@ -63,17 +63,20 @@ def assign(tables: Tables, settings: Iterable[str]) -> None:
         place: Any = tables
         for step in path:
             place = _inside(place, step, key)
-        if isinstance(place, list):
-            raise ConfigError(f"--set: {key} needs a number for its place in the list")
-        place[last] = _value(text.strip())
+        place[_step(place, last, key)] = _value(text.strip())
+
+
+def _step(place: Any, step: str, key: str) -> str | int:
+    if not isinstance(place, list):
+        return step
+    if step.isdecimal() and int(step) < len(place):
+        return int(step)
+    raise ConfigError(f"--set: {key}: there is no entry {step}, the file has {len(place)}")
 
 
 def _inside(place: Any, step: str, key: str) -> Any:
-    if isinstance(place, list):
-        if step.isdigit() and int(step) < len(place):
-            return place[int(step)]
-        raise ConfigError(f"--set: {key}: there is no entry {step}, the file has {len(place)}")
-    found = place.setdefault(step, {})
+    at = _step(place, step, key)
+    found = place[at] if isinstance(place, list) else place.setdefault(at, {})
     if not isinstance(found, dict | list):
         raise ConfigError(f"--set: {key}: '{step}' is a value, not a table")
     return found
@@ -98,7 +101,7 @@ def structure(cls: type[Any], table: Any, key: str, host: PluginHost | None = No
     fields = {a.name: a for a in options_of(cls)}
     label = f"'{cls.name}'" if issubclass(cls, Component) else f"[{key}]"
     for name in table:
-        if name not in fields and name != "use":
+        if name not in fields:
             problems.append(f"{key}.{name}: unknown option of {label}{nearest(name, fields)}")
     for name, attribute in fields.items():
         if name in table:
@@ -219,13 +222,15 @@ def component(kind: Kind, table: Any, key: str, host: PluginHost) -> tuple[Any, 
     if not isinstance(table, Mapping):
         return None, [f"{key}: expected a table, got {_named(table)}"]
     name = table.get("use", kind.default)
-    if not isinstance(name, str) or not name:
-        known = ", ".join(host.registry.names(kind))
+    if not isinstance(name, str):
+        return None, [f"{key}.use: expected a string, got {_named(name)}"]
+    if not name:
+        known = ", ".join(host.registry.names(kind)) or "none"
         return None, [f"{key}.use: missing; choose one of {known}"]
     cls = host.registry.find(kind, name)
     if cls is None:
         return None, [_unknown(kind, name, f"{key}.use", host)]
-    return structure(cls, table, key, host)
+    return structure(cls, {n: v for n, v in table.items() if n != "use"}, key, host)
 
 
 def _unknown(kind: Kind, name: str, key: str, host: PluginHost) -> str:
@@ -237,7 +242,7 @@ def _unknown(kind: Kind, name: str, key: str, host: PluginHost) -> str:
                 f"Remedy: add the table [plugins.{plugin.name}]."
             )
     names = host.registry.names(kind)
-    return f"{key}: no {kind.table or kind.plural} is called '{name}'{nearest(name, names)} (known: {', '.join(names)})"
+    return f"{key}: no {kind.table or kind.base.__name__.lower()} is called '{name}'{nearest(name, names)} (known: {', '.join(names) or 'none'})"
 
 
 def _offers(plugin: Any, kind: Kind, name: str) -> bool:
@@ -310,12 +315,15 @@ def resolve(
         ConfigError: with every problem of the tables.
     """
     given = dict(given or {})
-    host = PluginHost.load(tables.get("plugins", {}), plugins, builtin)
     problems = _unknown_tables(tables)
     settings: dict[str, Any] = {}
     for name, cls in SETTINGS.items():
         settings[name], wrong = structure(cls, tables.get(name, {}), name)
         problems += wrong
+    try:
+        host = PluginHost.load(tables.get("plugins", {}), plugins, builtin)
+    except ConfigError as error:  # no component can be judged without the plugins
+        raise ConfigError([*error.problems, *problems]) from error
     components = dict(_all_components(tables, given, host, problems))
     metrics = _metrics(settings["evaluation"], components.get("objective"), host, problems)
     overrides = _overrides(tables.get("override", []), components, problems)
@@ -381,9 +389,15 @@ def _metrics(
 def _overrides(
     entries: Any, components: Mapping[str, Component], problems: Problems
 ) -> tuple[Override, ...]:
+    if not isinstance(entries, list):
+        problems.append("override: expected an array of tables, [[override]]")
+        return ()
     overrides = []
     for place, entry in enumerate(entries):
         key = f"override.{place}"
+        if not isinstance(entry, Mapping):
+            problems.append(f"{key}: expected a table, got {_named(entry)}")
+            continue
         clients = entry.get("clients")
         if not isinstance(clients, list) or not all(type(c) is int for c in clients):
             problems.append(f"{key}.clients: expected a list of client ids")

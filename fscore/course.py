@@ -311,24 +311,32 @@ class Course:
         return moved
 
     def _commit(self, slots: Tensors, opened: Opened) -> None:
-        book, cohort = self.book, opened.cohort
-        if not finite(slots.values()):
-            raise CourseError(f"version {book.version + 1} is not finite: training diverged")
+        cohort = opened.cohort
         self._observe(opened, slots)
-        learners = [self.sampler, *self.policies]
-        for learner in learners:
+        for learner in (self.sampler, *self.policies):
             learner.learn(opened.outputs, cohort)
         self._note_training(opened)
         for task in cohort.tasks:
             self.resolve(task, "used")
+        self.publish(slots, cohort)
+        for mechanism in self.privacy:
+            for released in mechanism.releases(cohort):
+                self.loop.schedule(released, self.loop.now)
+
+    def publish(self, slots: Tensors, cohort: Cohort) -> None:
+        """Make `slots` the next version.
+
+        Raises:
+            CourseError: the version is not finite.
+        """
+        book = self.book
+        if not finite(slots.values()):
+            raise CourseError(f"version {book.version + 1} is not finite: training diverged")
         book.advance(self.loop.now)
         self.barren = 0
         self.bank[book.version] = slots
         self._announced[book.version] = self._announce()
         self._prune()
-        for mechanism in self.privacy:
-            for released in mechanism.releases(cohort):
-                self.loop.schedule(released, self.loop.now)
         self._snapshot_due = True
         self.host.call("fscore_version_ended", course=self, version=book.version, cohort=cohort)
 

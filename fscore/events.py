@@ -45,8 +45,8 @@ class Message(Event):
 class Condition(Event):
     """Something that holds at a participant; a timer that became stale is known by its fields, never cancelled."""
 
-    where: ClassVar[Role] = "server"
-    """Role of the participant that it holds at."""
+    where: ClassVar[Role | Literal["any"]] = "server"
+    """Role of the participant that it holds at; `any`: whoever handles it."""
     once: ClassVar[bool] = False
     """Equal ones that are pending for the same instant are delivered once."""
     at: ClientId = field(default=SERVER, kw_only=True)
@@ -56,6 +56,7 @@ class Condition(Event):
 class CourseStarted(Condition):
     """The course begins; raised by the kernel once, at time 0."""
 
+    where: ClassVar[Role | Literal["any"]] = "any"
     raised_by_kernel: ClassVar[bool] = True
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from fscore.events import CourseStarted, Ending, Event, Message, Role
-from fscore.participant import Handler, Handlers
+from fscore.events import CourseStarted, Ending, Event, Message
+from fscore.participant import Handler, Handlers, role_of
 
 
 @frozen
@@ -24,12 +24,12 @@ class Graph:
     def problems(self) -> list[str]:
         """Return why this course could not run from its start to its end; nothing if it can."""
         reached = self._reachable()
-        lines = [f"graph: {h.name} handles {h.mark.event.__name__}, which nobody emits" for h in self.handlers
-                 if not any(issubclass(event, h.mark.event) for event in reached)]  # fmt: skip
+        lines = [f"graph: {h.name} handles {h.mark.event.__name__}, which nobody emits to the {h.role}" for h in self.handlers
+                 if not any(h in self._handlers(event) for event in reached)]  # fmt: skip
         for event in sorted(reached - self._kernel_events(), key=lambda e: e.__name__):
             if event is not Ending and not self._handlers(event):
                 lines.append(
-                    f"graph: {event.__name__} is emitted, but no handler of the {_role(event)} handles it"
+                    f"graph: {event.__name__} is emitted, but no handler of the {role_of(event)} handles it"
                 )
         if Ending not in reached:
             lines.append("graph: no path leads from CourseStarted to Ending")
@@ -70,9 +70,8 @@ class Graph:
         return "\n".join(lines)
 
     def _handlers(self, event: type[Event]) -> list[Handler]:
-        return [
-            h for h in self.handlers if issubclass(event, h.mark.event) and h.role == _role(event)
-        ]
+        role = role_of(event)
+        return [h for h in self.handlers if issubclass(event, h.mark.event) and role in (h.role, "any")]
 
     def _kernel_events(self) -> set[type[Event]]:
         return {h.mark.event for h in self.handlers if h.mark.event.raised_by_kernel}
@@ -87,6 +86,3 @@ class Graph:
                 frontier.extend(fresh)
         return reached
 
-
-def _role(event: type[Event]) -> Role:
-    return event.to if issubclass(event, Message) else event.where  # type: ignore[attr-defined, no-any-return]

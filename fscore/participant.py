@@ -118,7 +118,7 @@ class Handlers:
     """All handlers of a course, by event."""
 
     every: tuple[Handler, ...]
-    _table: dict[tuple[type[Event], Role], tuple[Handler, ...]] = field(factory=dict, init=False)
+    _table: dict[type[Event], tuple[Handler, ...]] = field(factory=dict, init=False)
 
     @classmethod
     def of(cls, participants: Iterable[Participant]) -> Handlers:
@@ -148,12 +148,20 @@ class Handlers:
     def of_event(self, event: Event) -> tuple[Handler, ...]:
         """Return the handlers of one event at its receiver."""
         cls = type(event)
-        role: Role = cls.to if isinstance(event, Message) else cls.where  # type: ignore[attr-defined]
-        key = (cls, role)
-        if key not in self._table:
-            self._table[key] = self.of_class(cls, role)
-        return self._table[key]
+        if cls not in self._table:
+            self._table[cls] = self.of_class(cls)
+        return self._table[cls]
 
-    def of_class(self, cls: type[Event], role: Role) -> tuple[Handler, ...]:
-        """Return the handlers of a class of events with that role."""
-        return tuple(h for h in self.every if h.role == role and issubclass(cls, h.mark.event))
+    def of_class(self, cls: type[Event]) -> tuple[Handler, ...]:
+        """Return the handlers of a class of events, at the role that it goes to."""
+        role = role_of(cls)
+        return tuple(
+            h for h in self.every if role in (h.role, "any") and issubclass(cls, h.mark.event)
+        )
+
+
+def role_of(cls: type[Event]) -> str:
+    """Return the role that handles a class of events: that of the receiver, or of where it holds."""
+    if issubclass(cls, Message):
+        return cls.to
+    return cls.where if issubclass(cls, Condition) else "any"

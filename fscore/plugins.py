@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from attrs import define, field, frozen
-from pluggy import PluginManager
+from pluggy import PluginManager, PluginValidationError
 
 from fscore import hookspecs
 from fscore.component import Component
@@ -149,11 +149,12 @@ class PluginHost:
         pm.register(Kernel(), KERNEL)
         pm.register(builtin(), "builtin")
         for plugin in plugins:
-            for specs in getattr(plugin, "fscore_add_hookspecs", tuple)() or ():
+            add = getattr(plugin, "fscore_add_hookspecs", tuple)
+            for specs in host._guarded(plugin.name, "fscore_add_hookspecs", add) or ():
                 pm.add_hookspecs(specs)
         for plugin in reversed(plugins):  # pluggy calls the last registered first
             _check_hooks(pm, plugin)
-            pm.register(plugin, plugin.name)
+            _enter(pm, plugin)
         host._register()
         return host
 
@@ -192,13 +193,13 @@ class PluginHost:
     def _wrapped(self, impl: Any, table: str, component: Component, inner: Component) -> Any:
         known = {"table": table, "component": component}
         arguments = {name: known[name] for name in impl.argnames}
-        generator = self._guarded(impl.plugin_name, "fscore_make_component", impl.function, **arguments)
-        next(generator)
-        try:
-            generator.send(inner)
-        except StopIteration as stop:
-            return stop.value
-        raise PluginError(f"plugin '{impl.plugin_name}': fscore_make_component yielded twice")
+        yields, returned = self._guarded(
+            impl.plugin_name, "fscore_make_component", _drive, generator=impl.function(**arguments), inner=inner
+        )
+        if yields != 1:
+            times = "never yielded" if not yields else "yielded twice"
+            raise PluginError(f"plugin '{impl.plugin_name}': fscore_make_component {times}")
+        return returned
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call an event hook: every implementation, in the order of the file."""
@@ -221,7 +222,12 @@ def _instances(
 ) -> tuple[list[Component], dict[str, Installed]]:
     from fscore.config import structure
 
-    given = {plugin.name: plugin for plugin in extra}
+    if not isinstance(enabled, Mapping):
+        raise ConfigError("plugins: expected tables, [plugins.NAME]")
+    given: dict[str, Any] = {}
+    for own in extra:
+        if given.setdefault(own.name, own) is not own:
+            raise PluginError(f"plugin '{own.name}': two plugins of this process have this name")
     known = {plugin.name: plugin for plugin in installed()}
     order = [*enabled, *(name for name in given if name not in enabled)]
     plugins, sources, problems = [], {}, []
@@ -230,6 +236,7 @@ def _instances(
         if plugin is None and name in known:
             sources[name] = known[name]
             plugin = known[name].load()
+            _is_plugin(name, plugin)
         if plugin is None:
             names = ", ".join(sorted({*known, *given})) or "none"
             problems.append(
@@ -239,11 +246,43 @@ def _instances(
             found, wrong = structure(plugin, enabled.get(name, {}), f"plugins.{name}")
             problems += wrong
             plugins.append(found)
+        elif enabled.get(name):
+            problems.append(
+                f"plugins.{name}: a plugin given as an object takes no options from the file. Remedy: give its class."
+            )
         else:
             plugins.append(plugin)
     if problems:
         raise ConfigError(problems)
     return plugins, sources
+
+
+def _is_plugin(name: str, plugin: Any) -> None:
+    if not (isinstance(plugin, type) and issubclass(plugin, Component)):
+        raise PluginError(f"plugins.{name}: the entry point gives {plugin!r}, expected a subclass of Component")
+    if plugin.name != name:
+        raise PluginError(f"plugins.{name}: the plugin calls itself '{plugin.name}', expected '{name}'")
+
+
+def _enter(pm: PluginManager, plugin: Component) -> None:
+    try:
+        pm.register(plugin, plugin.name)
+    except PluginValidationError as error:
+        text = " ".join(str(error).split())
+        raise PluginError(f"plugin '{plugin.name}': {text}") from error
+
+
+def _drive(generator: Any, inner: Component) -> tuple[int, Any]:
+    """Run a wrapper; return how often it yielded (2: too often) and what it returned."""
+    try:
+        next(generator)
+    except StopIteration as stop:
+        return 0, stop.value
+    try:
+        generator.send(inner)
+    except StopIteration as stop:
+        return 1, stop.value
+    return 2, None
 
 
 def _check_hooks(pm: PluginManager, plugin: Component) -> None:

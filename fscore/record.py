@@ -1,196 +1,358 @@
-"""The run directory: everything that one run writes."""
+"""The run directory: everything that one run writes, and the result of a course.
+
+    run.json             the resolved course, its seed, the versions of every distribution in use
+    metrics.jsonl        one line per version or evaluation
+    result.json          how it ended
+    model.safetensors    the final model
+    snapshots/           see `fscore.snapshot`
+    rows/                client rows, where they are kept on disk; see `fscore.store`
+
+Every field is documented in `docs/run-directory.md`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import errno
+import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from attrs import asdict, field, frozen
+import attrs
+from attrs import define, field, frozen
 
-from fscore.errors import ConfigError, CourseError, SnapshotError
+from fscore.errors import ConfigError, SnapshotError
+from fscore.snapshot import pack, sync_folder, unpack, write_file, writing
 
 if TYPE_CHECKING:
     from fscore.params import Tensors
 
-REAL_TIME = ("real_seconds",)
-"""Fields of a line of metrics that are not part of a comparison between runs."""
+FORMAT = 1
+REAL_TIME = "real_seconds"
+"""Name of every field that holds real time, which is no part of a comparison."""
+_RUN_FILES = ("run.json", "metrics.jsonl", "result.json", "snapshots")
+_NOT_IN_FILE = ("history", "run_dir", "model")
 
 
 @frozen
 class Result:
-    """What a course gave."""
+    """How a course ended, and what it gave."""
 
     name: str
     status: Literal["complete", "partial", "failed"]
-    """`complete`: it reached its end; `partial`: it did, but some cohorts failed; `failed`."""
+    """`complete`: reached its end, every version had `min_results`; `partial`: reached it, some cohorts failed."""
     reason: str
+    """Why it ended."""
     versions: int
+    """Versions made."""
     digest: str
-    """sha256 over the final version."""
-    metrics: dict[str, float]
-    history: tuple[dict[str, Any], ...] = field(repr=False)
+    """sha256 over all slots of the final version."""
+    metrics: dict[str, Any] = field(factory=dict)
+    """The last evaluation."""
+    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     """The lines of `metrics.jsonl`."""
-    per_client: dict[str, dict[int, dict[str, float]]] = field(repr=False)
-    virtual_time: float
-    real_seconds: float
-    tasks: dict[str, int]
-    bytes: dict[str, int]
+    per_client: dict[str, dict[int, dict[str, float]]] = field(factory=dict, repr=False)
+    """Part of the data (train, val, test) -> client -> metric -> value, of the last evaluation."""
+    virtual_time: float = 0.0
+    """Virtual seconds from the start of the course to its end."""
+    real_seconds: float = 0.0
+    """Real seconds spent, all resumed pieces together."""
+    tasks: dict[str, int] = field(factory=dict)
+    """issued = used + unused + failed + expired + aborted; computed: how many the executor worked on."""
+    bytes: dict[str, int] = field(factory=dict)
+    """Bytes sent: up (clients to server) and down."""
     run_dir: Path | None = None
     model: Tensors = field(factory=dict, repr=False)
+    """The final model: tensors by name."""
 
     @property
     def exit_code(self) -> int:
-        """0 for complete and partial courses, 1 for failed ones."""
+        """What the command line exits with: 1 if the course failed, else 0 (a partial one is warned about)."""
         return 1 if self.status == "failed" else 0
 
 
-@frozen
+@define(eq=False)
 class RunDirectory:
-    """A folder with run.json, metrics.jsonl, result.json, model.safetensors and snapshots/."""
+    """One run's folder.
+
+    `RunDirectory(path)` only reads. `create` and `open` are for the one process that writes; a second one is refused.
+    """
 
     path: Path
+    _lock: int | None = field(default=None, init=False)
 
     @classmethod
-    def create(cls, path: Path | None, name: str) -> RunDirectory:
-        """Make a run directory: the given one, or a fresh one under `runs/`.
+    def create(cls, path: Path | None, name: str) -> Self:
+        """Make a folder for a new run: `path`, else `runs/NAME-001`, counting up.
 
         Raises:
-            ConfigError: the given folder holds a run already, or cannot be made.
+            ConfigError: `path` already holds a run, or the folder cannot be made.
         """
-        if path is not None:
-            if (path / "run.json").exists():
-                raise ConfigError(f"--out: '{path}' already holds a run. Remedy: name another folder.")
-            _or_config_error("--out", path, lambda: path.mkdir(parents=True, exist_ok=True))
-            return cls(path)
-        base = Path("runs")
-        number = 1
-        while True:
-            fresh = base / f"{name}-{number:03d}"
-            try:
-                fresh.mkdir(parents=True)
-            except FileExistsError:
-                number += 1
-            except OSError as error:
-                raise ConfigError(f"{fresh}: {error.strerror}") from error
-            else:
-                return cls(fresh)
+        shown = "runs" if path is None else path
+        try:
+            run = cls(_fresh_folder(name) if path is None else path)
+            run.path.mkdir(parents=True, exist_ok=True)
+            if any((run.path / file).exists() for file in _RUN_FILES):
+                raise FileExistsError
+            run.metrics_path.touch(exist_ok=False)
+            sync_folder(run.path)
+        except FileExistsError:
+            if path is not None and not path.is_dir():
+                raise ConfigError(f"--out: '{path}' is a file, expected a folder") from None
+            raise ConfigError(
+                f"--out: '{shown}' already holds a run. Remedy: choose another folder, "
+                f"or go on with 'fscore resume {shown}'"
+            ) from None
+        except OSError as error:
+            raise ConfigError(
+                f"--out: cannot make a folder in '{shown}': {error.strerror}"
+            ) from error
+        run._take()
+        return run
 
     @classmethod
-    def open(cls, path: Path) -> RunDirectory:
-        """Open the directory of a run that shall be resumed.
+    def open(cls, path: Path) -> Self:
+        """Open the folder of a run in order to go on with it.
 
         Raises:
-            SnapshotError: there is no run.
+            SnapshotError: there is no such folder, it holds no run, or another process writes to it.
         """
+        if not path.is_dir():
+            raise SnapshotError(f"{path}: no such run directory")
         if not (path / "run.json").is_file():
-            raise SnapshotError(f"{path}: not a run directory, it has no run.json")
-        return cls(path)
+            raise SnapshotError(f"{path}: not a run directory, 'run.json' is missing")
+        run = cls(path)
+        run._take()
+        return run
 
     @property
     def snapshots(self) -> Path:
-        """Folder of the snapshots."""
+        """The folder of the snapshots."""
         return self.path / "snapshots"
 
-    def write_run(self, data: Mapping[str, Any]) -> None:
-        """Write run.json: the resolved course, seed, and versions of the distributions in use."""
-        self._write("run.json", json.dumps(data, indent=2).encode())
+    @property
+    def rows(self) -> Path:
+        """The folder of the client rows."""
+        return self.path / "rows"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file of the metrics."""
+        return self.path / "metrics.jsonl"
+
+    def write_run(self, fields: Mapping[str, Any]) -> None:
+        """Write `run.json`: the given fields, exactly, besides `format` and `created`.
+
+        Raises:
+            CourseError: it could not be written.
+        """
+        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        content = {"format": FORMAT, "created": created, **fields}
+        write_file(self.path / "run.json", _pretty(_plain(content, lambda x: {"float": str(x)})))
 
     def read_run(self) -> dict[str, Any]:
-        """Return run.json.
+        """Return the fields of `run.json`.
 
         Raises:
-            SnapshotError: it cannot be read.
+            SnapshotError: it is missing, unreadable or truncated, or of another format.
         """
-        try:
-            return dict(json.loads((self.path / "run.json").read_text()))
-        except (OSError, ValueError) as error:
-            raise SnapshotError(f"{self.path / 'run.json'}: cannot be read: {error}") from error
+        fields = self._read_json("run.json")
+        if fields.get("format") != FORMAT:
+            raise SnapshotError(
+                f"{self.path / 'run.json'}: format {fields.get('format')!r}, expected {FORMAT}"
+            )
+        return fields
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Append one JSON object to metrics.jsonl; numbers that are not finite become null."""
-        text = json.dumps({key: _plain(value) for key, value in line.items()}) + "\n"
-        file = self.path / "metrics.jsonl"
-        try:
-            with file.open("a") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise CourseError(f"{file}: {error.strerror}") from error
-
-    def offset(self) -> int:
-        """Return the length of metrics.jsonl in bytes."""
-        file = self.path / "metrics.jsonl"
-        return file.stat().st_size if file.exists() else 0
-
-    def cut(self, offset: int) -> None:
-        """Cut metrics.jsonl back to a snapshot's offset.
+        """Add a line to `metrics.jsonl`; floats that are not finite become null.
 
         Raises:
-            SnapshotError: the file is shorter than that.
+            CourseError: it could not be written; the lines before it are untouched.
         """
-        file = self.path / "metrics.jsonl"
-        if self.offset() < offset:
-            raise SnapshotError(f"{file}: has {self.offset()} bytes, the snapshot expects {offset}")
-        if file.exists():
-            os.truncate(file, offset)
+        text = json.dumps(_plain(line, lambda x: None), allow_nan=False).encode() + b"\n"
+        path = self.metrics_path
+        with writing(path), _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
+            before = os.fstat(descriptor).st_size
+            try:
+                if os.write(descriptor, text) != len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, before)
+                raise
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl."""
-        file = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in file.open()] if file.exists() else []
+    def offset(self) -> int:
+        """Make the lines of `metrics.jsonl` durable; return its length in bytes, for a snapshot.
+
+        Raises:
+            CourseError: they could not be made durable.
+        """
+        with writing(self.metrics_path), _opened(self.metrics_path, os.O_RDONLY) as descriptor:
+            os.fsync(descriptor)
+            return os.fstat(descriptor).st_size
+
+    def cut(self, offset: int) -> None:
+        """Cut `metrics.jsonl` back to the offset of a snapshot.
+
+        Raises:
+            SnapshotError: the file is missing or shorter, or no line ends there; then it is left as it is.
+        """
+        path = self.metrics_path
+        try:
+            with path.open("r+b") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < offset:
+                    raise SnapshotError(f"{path}: {size} bytes, the snapshot needs {offset}")
+                file.seek(max(offset - 1, 0))
+                if offset and file.read(1) != b"\n":
+                    raise SnapshotError(
+                        f"{path}: no line ends at byte {offset}, where the snapshot was made"
+                    )
+                file.truncate(offset)
+        except OSError as error:
+            raise SnapshotError(f"{path}: cannot cut: {error.strerror}") from error
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines of `metrics.jsonl`; a last one that was cut off in the middle is left out.
+
+        Raises:
+            SnapshotError: the file cannot be read, or a whole line is no JSON object.
+        """
+        try:
+            with self.metrics_path.open("rb") as file:
+                for number, text in enumerate(file, 1):
+                    if text.endswith(b"\n"):
+                        yield _parse(text, f"{self.metrics_path}: line {number}")
+        except OSError as error:
+            raise SnapshotError(f"{self.metrics_path}: cannot read: {error.strerror}") from error
 
     def write_result(self, result: Result) -> None:
-        """Write result.json."""
-        hidden = {"model", "history", "run_dir"}
-        data = asdict(result, filter=lambda a, _: a.name not in hidden, recurse=False)
-        self._write("result.json", json.dumps(_plain(data), indent=2).encode())
+        """Write `result.json`: the fields of a result but `history`, `run_dir` and `model`.
 
-    def write_model(self, slots: Tensors) -> None:
-        """Write model.safetensors: the slots of the final version."""
-        from safetensors.torch import save
+        Raises:
+            CourseError: it could not be written.
+        """
+        names = (f.name for f in attrs.fields(Result) if f.name not in _NOT_IN_FILE)
+        fields = {name: getattr(result, name) for name in names}
+        write_file(self.path / "result.json", _pretty(_plain(fields, lambda x: None)))
 
-        self._write("model.safetensors", save({n: v.contiguous() for n, v in slots.items()}))
+    def read_result(self) -> dict[str, Any] | None:
+        """Return the fields of `result.json`; None while the run has not ended.
 
-    def _write(self, name: str, content: bytes) -> None:
-        write_atomically(self.path / name, content)
+        Raises:
+            SnapshotError: it is unreadable or truncated.
+        """
+        return self._read_json("result.json") if (self.path / "result.json").exists() else None
 
+    def write_model(self, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+        """Write `model.safetensors`.
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a whole file or nothing; what was there before stays until then.
+        Raises:
+            CourseError: it could not be written.
+        """
+        write_file(self.path / "model.safetensors", pack(tensors, metadata))
 
-    Raises:
-        CourseError: the disk is full or the file cannot be written.
-    """
-    part = file.with_name(file.name + ".part")
-    try:
-        with part.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CourseError(f"{file}: {error.strerror}") from error
+    def read_model(self) -> Tensors:
+        """Return the tensors of `model.safetensors`.
+
+        Raises:
+            SnapshotError: it is missing, unreadable or truncated.
+        """
+        path = self.path / "model.safetensors"
+        try:
+            return unpack(path.read_bytes())
+        except OSError as error:
+            raise SnapshotError(f"{path}: cannot read: {error.strerror}") from error
+        except SnapshotError as error:
+            raise SnapshotError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        """Let another process write; a second call does nothing."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take(self) -> None:
+        """Lock the folder for this process; a killed process lets go of it."""
+        import fcntl
+
+        with writing(self.path / ".lock"):
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise SnapshotError(f"{self.path}: another process is writing to this run") from None
+        self._lock = lock
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return _parse(path.read_bytes(), str(path))
+        except OSError as error:
+            raise SnapshotError(f"{path}: cannot read: {error.strerror}") from error
 
 
 def comparable(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of metrics without its real-time fields."""
-    return {key: value for key, value in line.items() if key not in REAL_TIME}
+    """Return a line of metrics without real time: what two runs of one course have in common."""
+    return {name: value for name, value in line.items() if name != REAL_TIME}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    return value
+def _fresh_folder(name: str) -> Path:
+    """Make and return the first free `runs/NAME-001`; two processes never get the same."""
+    stem = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "course"
+    for number in itertools.count(1):
+        path = Path("runs") / f"{stem}-{number:03d}"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError
 
 
-def _or_config_error(key: str, path: Path, action: Any) -> None:
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
-        action()
-    except OSError as error:
-        raise ConfigError(f"{key}: '{path}': {error.strerror}") from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any, not_finite: Any) -> Any:
+    """Return a value as JSON has it: text keys, lists, Python numbers; `not_finite` maps NaN and infinities."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, not_finite) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, not_finite) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return not_finite(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _pretty(fields: Any) -> bytes:
+    return json.dumps(fields, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(text, object_hook=_float_back)
+    except (RecursionError, ValueError) as error:
+        raise SnapshotError(f"{where}: truncated or no valid JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise SnapshotError(f"{where}: expected a JSON object")
+    return fields
+
+
+def _float_back(fields: dict[str, Any]) -> Any:
+    """Undo how `run.json` writes a float that is not finite: {"float": "inf"}."""
+    if list(fields) == ["float"] and fields["float"] in ("nan", "inf", "-inf"):
+        return float(fields["float"])
+    return fields

@@ -1,151 +1,356 @@
-"""Client rows: the state that a client keeps between its tasks."""
+"""Client rows: what each client keeps between its tasks (a personal model, error feedback), in memory or on disk.
+
+A row holds one tensor per name of a layout. A client that has none yet has the first row. Rows change only when the
+kernel commits them.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import struct
 import zlib
 from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from fscore.errors import PluginError, SnapshotError, nearest
+from fscore.params import Layout, Tensors, as_bytes, layout_nbytes, zeros
+from fscore.snapshot import sync_folder, writing
 
-from fscore.errors import PluginError, SnapshotError
-from fscore.params import Layout, Tensors, as_bytes, layout_nbytes
+if TYPE_CHECKING:
+    import torch
+
+COMPACT_BYTES = 1 << 20
+"""A log smaller than this is not worth compacting."""
+_HEAD = struct.Struct("<qI")
+"""Of a record: client and crc32 over the client and the row."""
 
 
-@define(eq=False)
 class Store(ABC):
-    """Rows by client; a client without one has the first row. What `get` returns is never written into."""
+    """Rows of all clients.
 
-    layout: Layout
-    first: Tensors
+    Args:
+        layout: shape and dtype by name; may be empty.
+        first: the row of a client that has none yet.
+
+    Raises:
+        PluginError: the first row does not fit the layout.
+    """
+
+    def __init__(self, layout: Layout, first: Tensors) -> None:
+        self.layout = dict(layout)
+        self._first = {name: first[name].detach().cpu().clone() for name in layout if name in first}
+        self._check("first row", first)
+        if missing := [name for name in layout if name not in first]:
+            raise PluginError(f"first row: '{missing[0]}' is missing")
 
     def get(self, client: int) -> Tensors:
-        """Return a client's row."""
-        return self._find(client) or self.first
+        """Return a client's row, or the first row; the tensors are copies, and the caller's to change.
+
+        Raises:
+            SnapshotError: the row was damaged on disk.
+        """
+        row = self._read(client)
+        return {n: t.clone() for n, t in self._first.items()} if row is None else row
 
     def put(self, client: int, row: Tensors) -> None:
-        """Commit the changed tensors of a client's row.
+        """Store a row; names that are left out keep their values. The tensors are copied.
 
         Raises:
-            PluginError: a name or a shape that was not declared.
+            PluginError: an unknown name, or a shape or dtype that is not the layout's.
+            CourseError: the row could not be written (full disk); rows already stored are untouched.
         """
-        for name, value in row.items():
-            if name not in self.layout:
-                raise PluginError(f"trainer: row '{name}' of client {client} was not declared in row()")
-            if tuple(value.shape) != self.layout[name].shape:
-                raise PluginError(
-                    f"trainer: row '{name}' has shape {tuple(value.shape)}, declared {self.layout[name].shape}"
-                )
-        self._keep(client, {**self.get(client), **row})
-
-    @abstractmethod
-    def _find(self, client: int) -> Tensors | None: ...
-
-    @abstractmethod
-    def _keep(self, client: int, row: Tensors) -> None: ...
-
-    @abstractmethod
-    def mark(self) -> dict[str, Any]:
-        """Make everything so far durable and return plain data that `restore` takes."""
-
-    @abstractmethod
-    def restore(self, mark: dict[str, Any]) -> None:
-        """Go back to a mark."""
-
-
-@define(eq=False)
-class MemoryStore(Store):
-    """Rows in memory; its mark holds them all."""
-
-    _rows: dict[int, Tensors] = field(factory=dict, init=False)
-
-    def _find(self, client: int) -> Tensors | None:
-        return self._rows.get(client)
-
-    def _keep(self, client: int, row: Tensors) -> None:
-        self._rows[client] = row
-
-    def mark(self) -> dict[str, Any]:
-        return {"rows": dict(self._rows)}
-
-    def restore(self, mark: dict[str, Any]) -> None:
-        self._rows = dict(mark["rows"])
-
-
-@define(eq=False)
-class DiskStore(Store):
-    """Rows in an append-only file of records of equal size: client, checksum, values."""
-
-    folder: Path
-    _index: dict[int, int] = field(factory=dict, init=False)
-    _end: int = field(default=0, init=False)
-
-    HEADER = 16
-
-    def __attrs_post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def file(self) -> Path:
-        """The file of records."""
-        return self.folder / "rows.bin"
-
-    @property
-    def record(self) -> int:
-        """Bytes of one record."""
-        return self.HEADER + layout_nbytes(self.layout)
-
-    def _find(self, client: int) -> Tensors | None:
-        if client not in self._index:
-            return None
-        with self.file.open("rb") as stream:
-            stream.seek(self._index[client])
-            return self._decode(stream.read(self.record))[1]
-
-    def _keep(self, client: int, row: Tensors) -> None:
-        body = b"".join(bytes(as_bytes(row[name].contiguous())) for name in self.layout)
-        head = client.to_bytes(8, "little") + zlib.crc32(body).to_bytes(8, "little")
-        with self.file.open("r+b" if self.file.exists() else "w+b") as stream:
-            stream.seek(self._end)
-            stream.write(head + body)
-        self._index[client] = self._end
-        self._end += self.record
-
-    def mark(self) -> dict[str, Any]:
-        if self.file.exists():
-            with self.file.open("rb") as stream:
-                os.fsync(stream.fileno())
-        return {"end": self._end}
-
-    def restore(self, mark: dict[str, Any]) -> None:
-        """Go back to a mark.
-
-        Raises:
-            SnapshotError: the file is shorter than the mark, or a record is damaged.
-        """
-        self._index.clear()
-        self._end = int(mark["end"])
-        if not self._end:
+        if not row:
             return
-        if not self.file.exists() or self.file.stat().st_size < self._end:
-            raise SnapshotError(f"{self.file}: shorter than the snapshot expects")
-        with self.file.open("rb") as stream:
-            for offset in range(0, self._end, self.record):
-                client, _ = self._decode(stream.read(self.record))
-                self._index[client] = offset
+        self._check(f"row of client {client}", row)
+        if len(row) < len(self.layout):
+            row = {**self.get(client), **row}
+        self._write(client, {name: row[name].detach().cpu() for name in self.layout})
 
-    def _decode(self, content: bytes) -> tuple[int, Tensors]:
+    @abstractmethod
+    def clients(self) -> list[int]:
+        """Return the clients that have a row, ascending."""
+
+    @abstractmethod
+    def mark(self) -> dict[str, Any]:
+        """Make all rows durable; return plain data that `restore` goes back to."""
+
+    @abstractmethod
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        """Go back to a mark; later marks lose their meaning.
+
+        Raises:
+            SnapshotError: the mark does not fit the layout or the files; then nothing was changed.
+        """
+
+    def close(self) -> None:
+        """Release files; the store is of no use afterwards."""
+
+    @abstractmethod
+    def _read(self, client: int) -> Tensors | None: ...
+
+    @abstractmethod
+    def _write(self, client: int, row: Tensors) -> None: ...
+
+    def _check(self, whose: str, row: Tensors) -> None:
+        for name, tensor in row.items():
+            if name not in self.layout:
+                hint = nearest(name, self.layout)
+                raise PluginError(f"{whose}: unknown name '{name}'{hint}")
+            group = self.layout[name]
+            actual = (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+            if actual != (group.dtype, tuple(group.shape)):
+                raise PluginError(
+                    f"{whose}: '{name}' is {actual[0]} {actual[1]}, expected {group.dtype} {tuple(group.shape)}"
+                )
+
+
+class MemoryStore(Store):
+    """Rows in memory: one tensor (capacity, *shape) per name. A mark holds all rows, and is a copy."""
+
+    def __init__(self, layout: Layout, first: Tensors) -> None:
+        super().__init__(layout, first)
+        self._places: dict[int, int] = {}
+        self._rows = {name: tensor.unsqueeze(0)[:0] for name, tensor in zeros(layout).items()}
+        self._capacity = 0
+
+    def clients(self) -> list[int]:
+        return sorted(self._places)
+
+    def mark(self) -> dict[str, Any]:
         import torch
 
-        client = int.from_bytes(content[:8], "little")
-        body = content[self.HEADER :]
-        if zlib.crc32(body) != int.from_bytes(content[8:16], "little"):
-            raise SnapshotError(f"{self.file}: a record of client {client} is damaged")
-        row, start = {}, 0
+        count = len(self._places)
+        return {
+            "clients": torch.tensor(list(self._places), dtype=torch.int64),
+            "rows": {name: rows[:count].clone() for name, rows in self._rows.items()},
+        }
+
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        clients, rows = mark["clients"].tolist(), mark["rows"]
+        shapes = {n: ((len(clients), *g.shape), f"torch.{g.dtype}") for n, g in self.layout.items()}
+        if {n: (tuple(t.shape), str(t.dtype)) for n, t in rows.items()} != shapes:
+            raise SnapshotError("client rows: they do not fit the layout of this course")
+        self._places = {client: place for place, client in enumerate(clients)}
+        self._rows = {name: rows[name].clone() for name in self.layout}
+        self._capacity = len(clients)
+
+    def _read(self, client: int) -> Tensors | None:
+        place = self._places.get(client)
+        if place is None:
+            return None
+        return {name: rows[place].clone() for name, rows in self._rows.items()}
+
+    def _write(self, client: int, row: Tensors) -> None:
+        place = self._places.setdefault(client, len(self._places))
+        if place >= self._capacity:
+            self._grow(max(16, 2 * self._capacity))
+        for name, tensor in row.items():
+            self._rows[name][place] = tensor
+
+    def _grow(self, capacity: int) -> None:
+        for name, rows in self._rows.items():
+            larger = rows.new_zeros((capacity, *rows.shape[1:]))
+            larger[: self._capacity] = rows
+            self._rows[name] = larger
+        self._capacity = capacity
+
+
+class DiskStore(Store):
+    """Rows in an append-only log; memory holds only where each client's latest record lies.
+
+    When more than half of the log is superseded, a mark copies the rest into a new log. The old one is removed once none
+    of the last `keep` marks refers to it, so that every snapshot that is kept can be restored.
+
+    Args:
+        layout: shape and dtype by name.
+        first: the row of a client that has none yet.
+        folder: where the logs lie; it belongs to this store alone.
+        keep: how many marks stay usable: the number of snapshots kept.
+        compact_bytes: smallest log that is compacted.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        first: Tensors,
+        folder: Path,
+        keep: int = 2,
+        compact_bytes: int = COMPACT_BYTES,
+    ) -> None:
+        super().__init__(layout, first)
+        self.folder = folder
+        self._compact_bytes = compact_bytes
+        self._width = layout_nbytes(layout)
+        self._index: dict[int, int] = {}
+        self._marked: deque[str] = deque(maxlen=keep)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._log = self._new_log()
+
+    def clients(self) -> list[int]:
+        return sorted(self._index)
+
+    def mark(self) -> dict[str, Any]:
+        for path in self._logs():
+            if path.name not in (*self._marked, self._log.path.name):
+                path.unlink()
+        live = len(self._index) * self._log.record
+        if self._log.end >= self._compact_bytes and self._log.end > 2 * live:
+            self._compact()
+        self._log.sync()
+        self._marked.append(self._log.path.name)
+        return {
+            "file": self._log.path.name,
+            "offset": self._log.end,
+            "count": len(self._index),
+            "crc": self._log.chain,
+        }
+
+    def restore(self, mark: Mapping[str, Any]) -> None:
+        name = str(mark["file"])
+        path = self.folder / name
+        if not re.fullmatch(r"[0-9]{6,}\.rows", name) or not path.is_file():
+            raise SnapshotError(f"{path}: no such file of client rows")
+        log = _Log(path, self._width)
+        try:
+            index = dict(log.scan(mark["offset"]))
+            if (log.chain, len(index)) != (mark["crc"], mark["count"]):
+                raise SnapshotError(f"{path}: not the rows of this snapshot (crc32 does not match)")
+            log.cut()
+        except BaseException:
+            log.close()
+            raise
+        self._log.close()
+        self._log, self._index = log, index
+        for later in self._logs():
+            if later.name > name:
+                later.unlink()
+        self._marked.clear()
+        self._marked.extend(path.name for path in self._logs())
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _read(self, client: int) -> Tensors | None:
+        offset = self._index.get(client)
+        return None if offset is None else self._decode(self._log.read(offset))
+
+    def _write(self, client: int, row: Tensors) -> None:
+        self._index[client] = self._log.append(client, self._encode(row))
+
+    def _encode(self, row: Tensors) -> bytes:
+        return b"".join(as_bytes(row[name].contiguous()) for name in self.layout)
+
+    def _decode(self, record: bytearray) -> Tensors:
+        import torch
+
+        memory: torch.Tensor = torch.frombuffer(record, dtype=torch.uint8)
+        row, start = {}, _HEAD.size
         for name, group in self.layout.items():
-            piece = bytearray(body[start : start + group.nbytes])
-            row[name] = torch.frombuffer(piece, dtype=getattr(torch, group.dtype)).reshape(group.shape)
-            start += group.nbytes
-        return client, row
+            stop = start + group.nbytes
+            values = memory[start:stop].clone().view(getattr(torch, group.dtype))
+            row[name] = values.view(group.shape)
+            start = stop
+        return row
+
+    def _logs(self) -> list[Path]:
+        """Return the logs, oldest first."""
+        return sorted(self.folder.glob("*.rows"))
+
+    def _new_log(self) -> _Log:
+        number = max((int(path.stem) for path in self._logs()), default=0) + 1
+        path = self.folder / f"{number:06d}.rows"
+        with writing(path):
+            path.touch(exist_ok=False)
+            sync_folder(self.folder)
+        return _Log(path, self._width)
+
+    def _compact(self) -> None:
+        fresh, index = self._new_log(), {}
+        try:
+            for client, offset in sorted(self._index.items(), key=lambda item: item[1]):
+                record = self._log.read(offset)
+                index[client] = fresh.append(client, memoryview(record)[_HEAD.size :])
+        except BaseException:
+            fresh.close()
+            fresh.path.unlink()
+            raise
+        self._log.close()
+        self._log, self._index = fresh, index
+
+
+class _Log:
+    """A file of records of equal size: client, crc32, row. What lies behind `end` does not count.
+
+    `chain` is a crc32 over the heads of all records up to `end`: it tells one history of the file from another.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        self.path = path
+        self.record = _HEAD.size + width
+        self.end = 0
+        self.chain = 0
+        with writing(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def append(self, client: int, row: bytes | memoryview) -> int:
+        """Write a record; return its offset."""
+        offset = self.end
+        head = _HEAD.pack(client, _crc(client, row))
+        with writing(self.path):
+            if os.pwrite(self._descriptor, head + row, offset) != self.record:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.end += self.record
+        self.chain = zlib.crc32(head, self.chain)
+        return offset
+
+    def read(self, offset: int) -> bytearray:
+        """Return a whole record."""
+        record = bytearray(self.record)
+        try:
+            read = os.preadv(self._descriptor, [record], offset)
+        except OSError as error:
+            raise SnapshotError(f"{self.path}: cannot read: {error.strerror}") from error
+        client, crc = _HEAD.unpack_from(record)
+        if read != self.record or crc != _crc(client, memoryview(record)[_HEAD.size :]):
+            number = offset // self.record
+            raise SnapshotError(f"{self.path}: record {number} is damaged (crc32 does not match)")
+        return record
+
+    def scan(self, end: int) -> Iterator[tuple[int, int]]:
+        """Yield (client, offset) of every record up to `end`, which becomes the log's end."""
+        size = os.fstat(self._descriptor).st_size
+        if end > size or end % self.record:
+            raise SnapshotError(
+                f"{self.path}: {size} bytes of client rows, the snapshot needs {end}"
+            )
+        while self.end < end:
+            head = self.read(self.end)[: _HEAD.size]
+            yield _HEAD.unpack(head)[0], self.end
+            self.chain = zlib.crc32(head, self.chain)
+            self.end += self.record
+
+    def cut(self) -> None:
+        """Remove what lies behind the end."""
+        with writing(self.path):
+            os.ftruncate(self._descriptor, self.end)
+
+    def sync(self) -> None:
+        """Make every record durable."""
+        with writing(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Release the file; a second call does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _crc(client: int, row: bytes | memoryview) -> int:
+    return zlib.crc32(row, zlib.crc32(client.to_bytes(8, "little", signed=True)))

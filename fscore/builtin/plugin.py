@@ -104,9 +104,10 @@ class Builtin(Component):
 
     @hookimpl
     def fscore_register_executors(self) -> list[Any]:
+        from fscore.builtin.executors.process import ProcessExecutor
         from fscore.builtin.executors.serial import SerialExecutor
 
-        return [SerialExecutor]
+        return [SerialExecutor, ProcessExecutor]
 
     @hookimpl
     def fscore_register_reporters(self) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,8 @@ def fs_course(
     """Run a tiny course in this process.
 
     Args:
-        toml: tables that are merged over those of the tiny course; a table with another `use` replaces it.
+        toml: tables that are merged over those of the tiny course; a table with another `use` replaces it, None
+            removes it.
         plugins: plugin classes or objects, switched on.
         changes: options by dotted key.
         given: components by table, in place of those of the file.
@@ -135,10 +137,12 @@ def fs_course(
 
 
 def _merged(base: Tables, over: Tables) -> Tables:
-    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}
+    merged = copy.deepcopy(base)
     for key, value in over.items():
         own = merged.get(key)
-        if isinstance(own, dict) and isinstance(value, dict):
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(own, dict) and isinstance(value, dict):
             same = value.get("use", own.get("use")) == own.get("use")
             merged[key] = {**own, **value} if same else dict(value)
         else:

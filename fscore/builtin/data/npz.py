@@ -44,13 +44,20 @@ class Npz(PooledDataset):
         x, y = _numbers(self.path, "x", found), _numbers(self.path, "y", found)
         if self.scale is not None:
             x = (x / self.scale).astype(np.float32)
-        if self.num_classes is not None and y.dtype.kind != "f" and y.max() >= self.num_classes:
-            raise ConfigError(
-                f"{self.path}: 'y' has class {y.max()}, but data.num_classes is {self.num_classes}"
-            )
+        self._check_classes(y)
         client = found.get("client")
         natural = None if client is None else np.unique(client, return_inverse=True)[1]
         return x, y, natural
+
+    def _check_classes(self, y: NDArray[Any]) -> None:
+        if self.num_classes is None:
+            return
+        if y.dtype.kind == "f":
+            raise ConfigError(f"{self.path}: 'y' is {y.dtype}, but data.num_classes needs whole numbers")
+        if y.max() >= self.num_classes:
+            raise ConfigError(
+                f"{self.path}: 'y' has class {y.max()}, but data.num_classes is {self.num_classes}"
+            )
 
     def classes(self) -> int | None:
         """Return the option `num_classes`, or what y and x show."""
@@ -97,7 +104,7 @@ def _check_lengths(path: str, found: dict[str, NDArray[Any]]) -> None:
     for name, array in found.items():
         if array.ndim == 0:
             raise ConfigError(f"{path}: '{name}' is a single number, expected one entry per sample")
-    if found["client"].ndim != 1 if "client" in found else False:
+    if "client" in found and found["client"].ndim != 1:
         raise ConfigError(f"{path}: 'client' must have one number per sample")
     lengths = {name: len(array) for name, array in found.items()}
     if len(set(lengths.values())) > 1:

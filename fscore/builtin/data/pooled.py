@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,13 +47,11 @@ class PooledDataset(HoldOut):
         x, y, natural = self.arrays()
         self.x, self.y = _plain(x), _plain(y)
         self.streams = course.streams
-        parts: Sequence[NDArray[np.int64]] = self.partition.split(
-            self.y, natural, self.streams.generator("partition")
-        )
-        self.parts = parts
-        order = self.streams.generator("unseen").permutation(len(parts))
+        rng = self.streams.generator("partition")
+        self.parts = list(self.partition.split(self.y, natural, rng))
+        order = self.streams.generator("unseen").permutation(len(self.parts))
         self.held = frozenset(int(i) for i in order[: self.held_clients()])
-        self.known: set[int] = set()
+        self.used: set[int] = set()
 
     def size(self) -> int:
         """Return the number of clients that the partition made."""
@@ -75,23 +73,28 @@ class PooledDataset(HoldOut):
         """
         import torch
 
-        mine = self.parts[client]
-        where = self.part_of(len(mine), part)
-        if client not in self.known:
-            check_values(client, self.x[mine], self.y[mine])
-            self.known.add(client)
+        if client not in self.used:
+            self._first_use(client)
+        where = self.part_of(len(self.parts[client]), part)
         if part == "train" and where.stop == 0:
             raise DataError(f"data: client {client} has no training samples")
-        order = self.streams.generator("holdout", client).permutation(len(mine))
-        index = mine[order[where]]
+        index = self.parts[client][where]
         return Samples(torch.from_numpy(self.x[index]), torch.from_numpy(self.y[index]))
 
     def classes(self) -> int | None:
         """Return one more than the largest class or token; None where targets are no whole numbers."""
         if self.y.dtype.kind == "f":
             return None
-        tokens = [array for array in (self.x, self.y) if array.dtype.kind == "i" and array.size]
-        return 1 + max((int(array.max()) for array in tokens), default=-1)
+        largest = int(self.y.max())
+        if self.y.ndim > 1 and self.x.dtype.kind == "i":
+            largest = max(largest, int(self.x.max()))
+        return largest + 1
+
+    def _first_use(self, client: int) -> None:
+        mine = self.parts[client]
+        check_values(client, self.x[mine], self.y[mine])
+        self.parts[client] = self.streams.generator("holdout", client).permutation(mine)
+        self.used.add(client)
 
 
 def check_values(client: int, x: NDArray[np.generic], y: NDArray[np.generic]) -> None:

@@ -1,0 +1,1 @@
+"""Small experimental plugins for fscore: the place to start an idea."""

@@ -1,0 +1,164 @@
+"""The process executor gives the bits of `serial`, whatever happens to its workers."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from attrs import define
+
+from fscore.builtin.executors.process import Failure, Region, Writer
+from fscore.builtin.trainers import SGD
+from fscore.component import Component, option
+from fscore.errors import CourseError, DataError
+from fscore.hookspecs import hookimpl
+from fscore.record import comparable
+
+COURSES = {
+    "plain": "",
+    "median": '[aggregator]\nuse = "median"',
+    "private": '[model]\nuse = "mlp"\nhidden = [4]\n[trainer]\nuse = "sgd"\nprivate = ["*hidden*"]',
+    "asynchronous": (
+        '[devices]\nuse = "lognormal"\n[trigger]\nuse = "goal_achieved"\ngoal = 2\n'
+        '[protocol]\nuse = "rounds"\nbroadcast = "after_receiving"'
+    ),
+}
+
+
+def outcome(run):
+    return run.result.digest, [comparable(line) for line in run.result.history]
+
+
+def process(workers):
+    return {"executor.use": "process", "executor.workers": workers, "executor.chunk": 2}
+
+
+@pytest.fixture(scope="module", params=COURSES)
+def course(request):
+    from fscore.testing import fs_course
+
+    toml = COURSES[request.param]
+    return toml, outcome(fs_course(toml, changes={"executor.chunk": 2}))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_give_the_bits_of_serial(course, workers, fs_course):
+    toml, expected = course
+    assert outcome(fs_course(toml, changes=process(workers))) == expected
+
+
+# ---------------------------------------------------------------------------- workers that die
+
+
+@define(eq=False)
+class Killer(Component):
+    """Kills a worker between two versions, while it is idle."""
+
+    name = "killer"
+
+    @hookimpl
+    def fscore_version_ended(self, course):
+        os.kill(course.executor.pool.workers[0].process.pid, signal.SIGKILL)
+
+
+@define(eq=False, slots=False)
+class Deadly(SGD):
+    """Dies on task 5, as often as `marks` is not yet full of marks."""
+
+    name = "deadly"
+    marks: str = option(doc="Folder of marks.")
+    times: int = option(1, doc="Marks that it takes.")
+
+    def step(self, variables, gradient, memory, context):
+        marks = Path(self.marks)
+        if context.task.id == 5 and len(list(marks.iterdir())) < self.times:
+            (marks / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().step(variables, gradient, memory, context)
+
+
+@define(eq=False)
+class DeadlyPlugin(Component):
+    name = "deadly_plugin"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Deadly]
+
+
+def deadly(folder, times):
+    return f'[trainer]\nuse = "deadly"\nmarks = "{folder}"\ntimes = {times}'
+
+
+def test_a_worker_killed_between_versions_is_replaced(fs_course):
+    expected = outcome(fs_course("", changes={"executor.chunk": 2}))
+    assert outcome(fs_course("", changes=process(2), plugins=[Killer])) == expected
+
+
+def test_a_batch_whose_worker_died_is_computed_again_and_said_so(fs_course, tmp_path, capfd):
+    expected = outcome(fs_course("", changes={"executor.chunk": 2}))
+    run = fs_course(deadly(tmp_path, 1), changes=process(2), plugins=[DeadlyPlugin])
+    (mark,) = tmp_path.iterdir()
+    said = [
+        f"executor.process: worker {place} (pid {mark.name}) died: SIGKILL; "
+        "the batch of tasks 4, 5 is computed again\n"
+        for place in (0, 1)
+    ]
+    assert outcome(run) == expected
+    assert capfd.readouterr().err in said
+
+
+def test_three_deaths_on_one_batch_end_the_course(fs_course, tmp_path):
+    run = fs_course(deadly(tmp_path, 9), changes=process(1), plugins=[DeadlyPlugin])
+    pids = {int(mark.name) for mark in tmp_path.iterdir()}
+    reasons = {
+        f"executor.process: worker 0 (pid {pid}) died: SIGKILL; 3 workers died on the batch of tasks 4, 5"
+        for pid in pids
+    }
+    assert len(pids) == 3
+    assert run.result.status == "failed"
+    assert run.result.reason in reasons
+
+
+def test_no_worker_outlives_its_course(fs_course):
+    run = fs_course("", changes=process(2))
+    assert run.course.executor.pool.workers == []
+
+
+# ---------------------------------------------------------------------------- errors and shared memory
+
+
+@pytest.mark.parametrize("error", [DataError("data: client 3 has NaN"), CourseError("a\nb")])
+def test_an_error_of_a_worker_keeps_its_class_and_text(error):
+    again = Failure(type(error).__name__, str(error)).error()
+    assert (type(again), str(again)) == (type(error), str(error))
+
+
+def test_a_defect_in_a_worker_is_a_runtime_error_with_its_traceback():
+    again = Failure("", "Traceback").error()
+    assert (type(again), str(again)) == (RuntimeError, "Traceback")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bool", "bfloat16"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+def test_a_tensor_goes_through_shared_memory_unchanged(dtype, shape):
+    tensor = torch.ones(shape).to(getattr(torch, dtype))
+    region = Region(0)
+    write = Writer(region)
+    refs = [write(tensor), write(tensor.clone()), write(tensor)]
+    found = region.tensor(refs[1])
+    assert refs[0] == refs[2]
+    assert (found.dtype, found.shape) == (tensor.dtype, tensor.shape)
+    assert torch.equal(found, tensor)
+    del found
+    region.close()
+
+
+def test_a_region_grows_and_keeps_what_was_written():
+    region = Region(0)
+    write = Writer(region)
+    tensors = [torch.full((size,), float(size)) for size in (1, 100, 10_000)]
+    refs = [write(tensor) for tensor in tensors]
+    assert [region.tensor(ref).tolist() for ref in refs] == [t.tolist() for t in tensors]
+    region.close()
