@@ -46,11 +46,11 @@ class Phase:
 class Order:
     """Which samples each step uses.
 
-    index: (sum of sizes,) int64, sample numbers, step after step. sizes: samples of each step; 0 is legal (an empty
-    Poisson batch).
+    index: (sum of sizes,) int64, sample numbers, step after step; None: each step takes all samples in the order of the
+    data. sizes: samples of each step; 0 is legal (an empty Poisson batch).
     """
 
-    index: torch.Tensor
+    index: torch.Tensor | None
     sizes: tuple[int, ...]
 
 

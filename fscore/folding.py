@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from fscore.params import Layout, Tensors, zeros
 from fscore.tasks import BatchOutput, Output
 
@@ -31,7 +29,7 @@ def fold_into(sums: Tensors, output: Output, factor: float, layout: Layout) -> O
     for name, total in sums.items():
         total.add_(output.values[name], alpha=weighted if layout[name].reduce == "mean" else 1)
     public = {name: v for name, v in output.values.items() if name not in sums}
-    return evolve(output, values=public)
+    return Output(output.task, public, output.row)
 
 
 def fold(outputs: Iterable[Output], factors: Sequence[float], layout: Layout) -> BatchOutput:

@@ -70,7 +70,7 @@ class Opener:
 
     def _summed(self, cohort: Cohort, factors: Sequence[float]) -> Opened:
         jobs = [
-            evolve(self.job(task), factor=factor)
+            self.job(task, factor=factor)
             for task, factor in zip(cohort.tasks, factors, strict=True)
         ]
         batches = [Batch(chunk, sum=True) for chunk in self._chunks(jobs)]
@@ -173,7 +173,7 @@ class Opener:
 
     # ------------------------------------------------------------------------ jobs
 
-    def job(self, task: Task, part: str = "train") -> Job:
+    def job(self, task: Task, part: str = "train", factor: float = 1.0) -> Job:
         """Make a task ready for an executor."""
         course = self.course
         return Job(
@@ -183,6 +183,7 @@ class Opener:
             row=course.store.get(task.client) if course.site.rows else {},
             inputs=tuple(self.outputs[i.task].values for i in task.inputs),
             prepared=course.site.upload.prepare(task),
+            factor=factor,
             part=part,
         )
 

@@ -175,7 +175,8 @@ def lifted(course, clients):
             assert {len(o.sizes) for o in orders} == {steps}
             for step in range(steps):
                 size = orders[0].sizes[step]
-                index = [o.index[step * size : (step + 1) * size] for o in orders]
+                everything = torch.arange(size)
+                index = [everything if o.index is None else o.index[step * size : (step + 1) * size] for o in orders]
                 batch = Samples(torch.stack([c.data.x[i] for c, i in zip(contexts, index, strict=True)]),
                                 torch.stack([c.data.y[i] for c, i in zip(contexts, index, strict=True)]))
 

@@ -225,6 +225,8 @@ def shuffled(context: Context, epochs: float, batch_size: int) -> Order:
 
     samples = context.samples
     size = min(batch_size or samples, samples)
+    if size == samples:  # every step takes all samples: their order is that of the data
+        return Order(None, (size,) * math.ceil(epochs))
     index, sizes = [], []
     for epoch in range(math.ceil(epochs)):
         numbers = context.numbers("order", context.passes, count=samples)

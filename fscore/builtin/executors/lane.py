@@ -152,7 +152,9 @@ class Lane:
 
     @staticmethod
     def _split(order: Any, data: Samples) -> Any:
-        x, y = data.x[order.index], data.y[order.index]
+        if order.index is None:
+            return (data for _ in order.sizes)
+        x, y = data.x.index_select(0, order.index), data.y.index_select(0, order.index)
         sizes = list(order.sizes)
         return map(Samples, x.split(sizes), y.split(sizes)) if sizes else ()
 
