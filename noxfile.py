@@ -10,9 +10,10 @@ nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "tests"]
 
-TEST = ("hypothesis", "pytest")
+TEST = ("editables", "hatchling", "hypothesis", "pytest")
 LINT = ("mypy", "ruff")
-PACKAGES = sorted(path.parent for path in [*Path().glob("plugins/*/pyproject.toml"), Path("fs-contrib/pyproject.toml")] if path.exists())
+FOLDERS = [*Path().glob("plugins/*"), Path("fs-contrib")]
+PACKAGES = sorted(path for path in FOLDERS if (path / "pyproject.toml").exists())
 
 
 def install(session: nox.Session, *extra: str) -> None:

@@ -1,7 +1,7 @@
 """The Python interface: as short as the command line.
 
-    result = fscore.load("course.toml", {"trainer.lr": 0.05}).run()
-    result.metrics["test_accuracy"]
+result = fscore.load("course.toml", {"trainer.lr": 0.05}).run()
+result.metrics["test_accuracy"]
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def load(
 def _put(tables: Any, path: Sequence[str], value: Any) -> None:
     for step in path[:-1]:
         tables = tables[int(step)] if isinstance(tables, list) else tables[step]
-    tables[path[-1]] = value
+    last = path[-1]
+    tables[int(last) if isinstance(tables, list) else last] = value
 
 
 def resume(

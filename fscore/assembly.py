@@ -41,10 +41,11 @@ def assemble(course: Course) -> None:
     _model(course)
     for _, component in owners(course):
         component.bind(course)
-    problems = violations(owners(course))
+    problems = violations(owners(course), course.host.registry.providers)
     for _, component in owners(course):
         problems += component.check(course)
     problems += _protocol_tables(course)
+    problems += _override_problems(course)
     problems += _end_problems(course)
     if problems:
         raise ConfigError(problems)
@@ -92,7 +93,9 @@ def _model(course: Course) -> None:
         except FscoreError:
             raise
         except Exception as error:
-            raise ConfigError(f"model.use: building '{course.model.name}' failed: {error}") from error
+            raise ConfigError(
+                f"model.use: building '{course.model.name}' failed: {error}"
+            ) from error
     _fits(course, example)
 
 
@@ -147,7 +150,10 @@ def _handlers(course: Course) -> None:
 
 def _site(course: Course) -> None:
     controlled = [
-        (attack, frozenset(attack.controls(course.population, course.streams.generator("attack", i))))
+        (
+            attack,
+            frozenset(attack.controls(course.population, course.streams.generator("attack", i))),
+        )
         for i, attack in enumerate(course.attacks)
     ]
     placed = list(_placed(course, controlled))
@@ -196,7 +202,9 @@ def _store(course: Course, first: dict[str, torch.Tensor]) -> Store:
     if course.config.record.store == "memory":
         return MemoryStore(course.site.rows, first)
     if course.record is None:
-        raise ConfigError("record.store: 'disk' needs a run directory. Remedy: run the course with one.")
+        raise ConfigError(
+            "record.store: 'disk' needs a run directory. Remedy: run the course with one."
+        )
     return DiskStore(course.site.rows, first, course.record.path / "rows")
 
 
@@ -206,6 +214,15 @@ def _protocol_tables(course: Course) -> Iterable[str]:
     for table in read_by_some:
         if table in course.config.tables and table not in course.protocol.tables:
             yield f"{table}: protocol '{course.protocol.name}' does not read this table. Remedy: remove it."
+
+
+def _override_problems(course: Course) -> Iterable[str]:
+    """Refuse overrides of clients that do not exist."""
+    size = course.population.size
+    for place, override in enumerate(course.config.overrides):
+        for client in override.clients:
+            if not 0 <= client < size:
+                yield f"override.{place}.clients: there is no client {client}, ids are 0 to {size - 1}"
 
 
 def _end_problems(course: Course) -> Iterable[str]:

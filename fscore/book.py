@@ -95,7 +95,9 @@ class Book:
         wanted = {task.id for task in tasks}
         there = {task.id: task for _, _, task in self._arrived if task.id in wanted}
         if len(there) != len(tasks):
-            raise PluginError("trigger: it returned tasks that did not arrive, or one of them twice")
+            raise PluginError(
+                "trigger: it returned tasks that did not arrive, or one of them twice"
+            )
         self._arrived = [entry for entry in self._arrived if entry[1] not in wanted]
         self._claimed.update(there)
         ordered = tuple(sorted(there.values(), key=lambda task: (task.client, task.version)))

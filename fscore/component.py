@@ -62,13 +62,13 @@ def _check(holds: Callable[[Any], bool], text: str) -> Validator:
 
 
 def ge(bound: float) -> Validator:
-    """At least `bound`; None passes, NaN does not."""
-    return _check(lambda value: value >= bound, f"at least {bound}")
+    """At least `bound` and finite; None passes."""
+    return _check(lambda value: bound <= value < math.inf, f"at least {bound}")
 
 
 def gt(bound: float) -> Validator:
-    """Greater than `bound`; None passes, NaN does not."""
-    return _check(lambda value: value > bound, f"greater than {bound}")
+    """Greater than `bound` and finite; None passes."""
+    return _check(lambda value: bound < value < math.inf, f"greater than {bound}")
 
 
 def between(low: float, high: float) -> Validator:

@@ -60,13 +60,15 @@ def assign(tables: Tables, settings: Iterable[str]) -> None:
         if not equals or not key.strip():
             raise ConfigError(f"--set: expected KEY=VALUE, got '{setting}'")
         *path, last = key.strip().split(".")
+        if not all([*path, last]):
+            raise ConfigError(f"--set: {key}: a part of the key is empty")
         place: Any = tables
         for step in path:
             place = _inside(place, step, key)
-        place[_step(place, last, key)] = _value(text.strip())
+        place[_step(place, last, key)] = _value(text.strip(), key)
 
 
-def _step(place: Any, step: str, key: str) -> str | int:
+def _step(place: Any, step: str, key: str) -> Any:
     if not isinstance(place, list):
         return step
     if step.isdecimal() and int(step) < len(place):
@@ -82,17 +84,24 @@ def _inside(place: Any, step: str, key: str) -> Any:
     return found
 
 
-def _value(text: str) -> Any:
+def _value(text: str, key: str) -> Any:
     try:
-        return tomli.loads(f"v = {text}")["v"]
-    except tomli.TOMLDecodeError:
-        return text
+        found = tomli.loads(f"v = {text}")
+    except tomli.TOMLDecodeError as error:
+        if text and not set(text) & set("[]{}\"'=\n"):
+            return text
+        raise ConfigError(f"--set: {key}: not a TOML value: {text!r}") from error
+    if len(found) > 1:
+        raise ConfigError(f"--set: {key}: expected one value, got {text!r}")
+    return found["v"]
 
 
 # ------------------------------------------------------------------------------------------------ values
 
 
-def structure(cls: type[Any], table: Any, key: str, host: PluginHost | None = None) -> tuple[Any, Problems]:
+def structure(
+    cls: type[Any], table: Any, key: str, host: PluginHost | None = None
+) -> tuple[Any, Problems]:
     """Make an instance of a class with options from a table; return it (or None) and the problems."""
     if not isinstance(table, Mapping):
         return None, [f"{key}: expected a table, got {_named(table)}"]
@@ -114,6 +123,8 @@ def structure(cls: type[Any], table: Any, key: str, host: PluginHost | None = No
         return None, problems
     try:
         return cls(**values), []
+    except ConfigError as error:
+        return None, list(error.problems)
     except (ValueError, TypeError) as error:
         return None, [f"{key}: {error}"]
 
@@ -138,7 +149,12 @@ def hint_of(cls: type[Any], name: str) -> Any:
         text = vars(base).get("__annotations__", {}).get(name)
         if text is not None:
             space = types.SimpleNamespace(__annotations__={name: text})
-            return typing.get_type_hints(space, vars(sys.modules[base.__module__]))[name]
+            try:
+                return typing.get_type_hints(space, vars(sys.modules[base.__module__]))[name]
+            except NameError as error:
+                raise PluginError(
+                    f"{cls.__name__}.{name}: the type of an option must be imported at run time: {error}"
+                ) from error
     raise PluginError(f"{cls.__name__}.{name}: an option needs a type")
 
 
@@ -163,13 +179,20 @@ def _typed(hint: Any, value: Any, key: str, host: PluginHost | None) -> tuple[An
     return _scalar(hint, value, key)
 
 
-def _any_of(hints: Sequence[Any], value: Any, key: str, host: PluginHost | None) -> tuple[Any, Problems]:
-    exact = [h for h in hints if isinstance(h, type) and type(value) is h]
-    for hint in [*exact, *hints]:
-        result, problems = _typed(hint, value, key, host) if hint is not type(None) else (None, [""])
+def _any_of(
+    hints: Sequence[Any], value: Any, key: str, host: PluginHost | None
+) -> tuple[Any, Problems]:
+    if value is None and type(None) in hints:
+        return None, []
+    arms = [h for h in hints if h is not type(None)]
+    if len(arms) == 1:
+        return _typed(arms[0], value, key, host)
+    exact = [h for h in arms if isinstance(h, type) and type(value) is h]
+    for hint in [*exact, *arms]:
+        result, problems = _typed(hint, value, key, host)
         if not problems:
             return result, []
-    names = " or ".join(_TYPE_NAMES.get(h, str(h)) for h in hints if h is not type(None))
+    names = " or ".join(_TYPE_NAMES.get(typing.get_origin(h) or h, str(h)) for h in arms)
     return None, [f"{key}: expected {names}, got {_named(value)}"]
 
 
@@ -208,7 +231,9 @@ def _named(value: Any) -> str:
 # ------------------------------------------------------------------------------------------------ components
 
 
-def _nested(base: type[Component], value: Any, key: str, host: PluginHost | None) -> tuple[Any, Problems]:
+def _nested(
+    base: type[Component], value: Any, key: str, host: PluginHost | None
+) -> tuple[Any, Problems]:
     if isinstance(value, base):
         return value, []
     kind = kind_of(base)
@@ -249,7 +274,7 @@ def _offers(plugin: Any, kind: Kind, name: str) -> bool:
     try:
         register = getattr(plugin.load(), f"fscore_register_{kind.plural}", None)
         return register is not None and name in {cls.name for cls in register(None)}
-    except Exception:  # noqa: BLE001 - only a hint: a broken plugin that is off must not matter
+    except Exception:  # only a hint: a broken plugin that is off must not matter
         return False
 
 
@@ -271,7 +296,9 @@ class Config:
         """Return the tables with every default filled in; resolving them again gives the same course."""
         tables: Tables = {n: unstructure(getattr(self, n)) for n in SETTINGS}
         tables["evaluation"]["metrics"] = [unstructure(metric) for metric in self.metrics]
-        tables["plugins"] = {plugin.name: unstructure(plugin, use=False) for plugin in self.host.plugins}
+        tables["plugins"] = {
+            plugin.name: unstructure(plugin, use=False) for plugin in self.host.plugins
+        }
         for table, made in self.components.items():
             name, _, place = table.partition(".")
             if place:
@@ -315,7 +342,7 @@ def resolve(
         ConfigError: with every problem of the tables.
     """
     given = dict(given or {})
-    problems = _unknown_tables(tables)
+    problems = [*_unknown_tables(tables), *_given_problems(given)]
     settings: dict[str, Any] = {}
     for name, cls in SETTINGS.items():
         settings[name], wrong = structure(cls, tables.get(name, {}), name)
@@ -329,12 +356,23 @@ def resolve(
     overrides = _overrides(tables.get("override", []), components, problems)
     if problems:
         raise ConfigError(problems)
-    return Config(tables, **settings, components=components, metrics=metrics, overrides=overrides, host=host)
+    return Config(
+        tables, **settings, components=components, metrics=metrics, overrides=overrides, host=host
+    )
 
 
 def _unknown_tables(tables: Tables) -> Problems:
     known = [*SETTINGS, *OTHER_TABLES, *(kind.table for kind in KINDS if kind.table)]
     return [f"{name}: unknown table{nearest(name, known)}" for name in tables if name not in known]
+
+
+def _given_problems(given: Mapping[str, Component]) -> Problems:
+    known = {kind.table: kind for kind in KINDS if kind.table and not kind.many}
+    lines = [f"{name}: no such table{nearest(name, known)}" for name in given if name not in known]
+    for name, made in given.items():
+        if name in known and not isinstance(made, known[name].base):
+            lines.append(f"{name}: expected a {known[name].base.__name__}, got {made!r}")
+    return lines
 
 
 def _all_components(
@@ -359,7 +397,9 @@ def _all_components(
                 yield kind.table, made
 
 
-def _array(kind: Kind, table: Any, host: PluginHost, problems: Problems) -> Iterable[tuple[str, Component]]:
+def _array(
+    kind: Kind, table: Any, host: PluginHost, problems: Problems
+) -> Iterable[tuple[str, Component]]:
     if not isinstance(table, list):
         problems.append(f"{kind.table}: expected an array of tables, [[{kind.table}]]")
         return
@@ -399,19 +439,38 @@ def _overrides(
             problems.append(f"{key}: expected a table, got {_named(entry)}")
             continue
         clients = entry.get("clients")
-        if not isinstance(clients, list) or not all(type(c) is int for c in clients):
+        if not isinstance(clients, list) or not all(type(c) is int and c >= 0 for c in clients):
             problems.append(f"{key}.clients: expected a list of client ids")
             continue
         values: dict[str, Scalar] = {}
-        for table, options in entry.items():
-            if table != "clients":
-                _override(components.get(table), table, options, f"{key}.{table}", values, problems)
+        for table, options in _tables_of(entry):
+            made = components.get(table)
+            near = nearest(table, [kind.table for kind in KINDS if kind.table])
+            if made is None and near and kind_at(table.split(".")[0]) is None:
+                problems.append(f"{key}.{table}: unknown table{near}")
+            else:
+                _override(made, table, options, f"{key}.{table}", values, problems)
         overrides.append(Override(tuple(clients), values))
     return tuple(overrides)
 
 
+def _tables_of(entry: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """Yield table and options; `privacy.0.clip_norm` is an option of the table `privacy.0`."""
+    for table, options in entry.items():
+        kind = kind_at(table)
+        if kind is not None and kind.many and isinstance(options, Mapping):
+            yield from ((f"{table}.{place}", own) for place, own in options.items())
+        elif table != "clients":
+            yield table, options
+
+
 def _override(
-    made: Component | None, table: str, options: Any, key: str, values: dict[str, Scalar], problems: Problems
+    made: Component | None,
+    table: str,
+    options: Any,
+    key: str,
+    values: dict[str, Scalar],
+    problems: Problems,
 ) -> None:
     if made is None or not isinstance(options, Mapping):
         problems.append(f"{key}: expected a table of options of a component, like trainer.lr = 0.1")
@@ -426,8 +485,3 @@ def _override(
             result, wrong = structure_option(type(made), name, value, f"{key}.{name}")
             problems += wrong
             values[f"{table}.{name}"] = result
-
-
-def table_of(name: str) -> Kind | None:
-    """Return the kind that a table belongs to."""
-    return kind_at(name)

@@ -209,7 +209,12 @@ class Course:
         return self.sampler.select(count, self.population, self.loop.now, rng)  # type: ignore[no-any-return]
 
     def issue(
-        self, clients: Sequence[int], *, kind: str = "train", timeout: float | None = None, **fields: Any
+        self,
+        clients: Sequence[int],
+        *,
+        kind: str = "train",
+        timeout: float | None = None,
+        **fields: Any,
     ) -> list[Task]:
         """Enter one task per client into the book, as one wave on the current version.
 
@@ -364,9 +369,7 @@ class Course:
         """Show each update's wire form to those who watch the wire."""
         for task, output in zip(cohort.tasks, outputs, strict=True):
             if output.wire is not None:
-                self.host.call(
-                    "fscore_update_received", course=self, task=task, update=output.wire
-                )
+                self.host.call("fscore_update_received", course=self, task=task, update=output.wire)
 
     def _observe(self, opened: Opened, slots: Tensors) -> None:
         """Give every attack the view that its threat model grants, and score its claims."""

@@ -93,7 +93,9 @@ class Evaluator:
             values = [row[name] for row in own]
             summary[f"{prefix}{name}"] = pooled[name]
             summary[f"{prefix}{name}_mean"] = mean = math.fsum(values) / len(values)
-            summary[f"{prefix}{name}_worst"] = self._worst(values, best_is_high=metric.higher_is_better)
+            summary[f"{prefix}{name}_worst"] = self._worst(
+                values, best_is_high=metric.higher_is_better
+            )
             spread = math.fsum((v - mean) ** 2 for v in values) / len(values)
             summary[f"{prefix}{name}_spread"] = math.sqrt(spread)
         return summary

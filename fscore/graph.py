@@ -29,7 +29,7 @@ class Graph:
         for event in sorted(reached - self._kernel_events(), key=lambda e: e.__name__):
             if event is not Ending and not self._handlers(event):
                 lines.append(
-                    f"graph: {event.__name__} is emitted, but no handler of the {role_of(event)} handles it"
+                    f"graph: {event.__name__} is emitted, but no handler{_of(event)} handles it"
                 )
         if Ending not in reached:
             lines.append("graph: no path leads from CourseStarted to Ending")
@@ -63,7 +63,9 @@ class Graph:
         """Return the graph in Mermaid's flowchart language."""
         lines = ["flowchart TD"]
         for event in self.events():
-            shape = f'(["{event.__name__}"])' if issubclass(event, Message) else f'["{event.__name__}"]'
+            shape = (
+                f'(["{event.__name__}"])' if issubclass(event, Message) else f'["{event.__name__}"]'
+            )
             lines.append(f"    {event.__name__}{shape}")
         for source, handler, target in self.edges():
             lines.append(f"    {source.__name__} -->|{handler.name}| {target.__name__}")
@@ -71,13 +73,15 @@ class Graph:
 
     def _handlers(self, event: type[Event]) -> list[Handler]:
         role = role_of(event)
-        return [h for h in self.handlers if issubclass(event, h.mark.event) and role in (h.role, "any")]
+        return [
+            h for h in self.handlers if issubclass(event, h.mark.event) and role in (h.role, "any")
+        ]
 
     def _kernel_events(self) -> set[type[Event]]:
         return {h.mark.event for h in self.handlers if h.mark.event.raised_by_kernel}
 
     def _reachable(self) -> set[type[Event]]:
-        frontier = [CourseStarted, *self._kernel_events()]
+        frontier: list[type[Event]] = [CourseStarted, *self._kernel_events()]
         reached: set[type[Event]] = set(frontier)
         while frontier:
             for handler in self._handlers(frontier.pop()):
@@ -86,3 +90,7 @@ class Graph:
                 frontier.extend(fresh)
         return reached
 
+
+def _of(event: type[Event]) -> str:
+    role = role_of(event)
+    return "" if role == "any" else f" of the {role}"

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-import attrs
 from attrs import define, field, frozen
 from pluggy import PluginManager, PluginValidationError
 
@@ -17,7 +16,7 @@ from fscore.hookspecs import hookimpl
 from fscore.kinds import KINDS, Kind, kind_of
 
 GROUP = "fscore.plugins"
-KERNEL = "fscore"
+KERNEL, BUILTIN = "fscore", "builtin"
 
 
 @frozen
@@ -38,8 +37,9 @@ class Installed:
         try:
             return self.entry_point.load()
         except Exception as error:
+            text = " ".join(str(error).split())
             raise PluginError(
-                f"plugins.{self.name}: {self.distribution} cannot be imported: {type(error).__name__}: {error}"
+                f"plugins.{self.name}: {self.distribution} cannot be imported: {type(error).__name__}: {text}"
             ) from error
 
 
@@ -68,6 +68,8 @@ class Registry:
     """Component classes by kind and name, and where each comes from."""
 
     classes: dict[tuple[str, str], tuple[type[Component], str]] = field(factory=dict)
+    sources: Mapping[str, Installed] = field(factory=dict)
+    """Of the plugins that come from a distribution."""
 
     def add(self, kind: Kind, cls: Any, origin: str) -> None:
         """Enter a component class.
@@ -81,15 +83,17 @@ class Registry:
             )
         if not cls.name:
             raise PluginError(f"plugin '{origin}': {cls.__name__} has no name")
-        if any(type(value).__name__ == "_CountingAttr" for value in vars(cls).values()):
-            raise PluginError(
-                f"plugin '{origin}': {cls.__name__} has options but is not decorated with @define(eq=False)"
-            )
+        _is_defined(cls, origin)
         known = self.classes.setdefault((kind.plural, cls.name), (cls, origin))
-        if known[0] is not cls:
+        if known != (cls, origin):
             raise PluginError(
-                f"{kind.plural}: the name '{cls.name}' is registered by both '{known[1]}' and '{origin}'"
+                f"{kind.plural}: the name '{cls.name}' is registered by both "
+                f"{self._source(known[1])} and {self._source(origin)}"
             )
+
+    def _source(self, origin: str) -> str:
+        found = self.sources.get(origin)
+        return f"'{origin}'" + (f" ({found.distribution} {found.version})" if found else "")
 
     def names(self, kind: Kind) -> list[str]:
         """Return the known names of a kind."""
@@ -143,11 +147,9 @@ class PluginHost:
         pm = PluginManager("fscore")
         pm.add_hookspecs(hookspecs)
         plugins, sources = _instances(enabled, extra)
-        host = cls(pm, plugins, sources)
-        if builtin is None:
-            from fscore.builtin.plugin import Builtin as builtin  # noqa: N813
+        host = cls(pm, plugins, sources, Registry(sources=sources))
         pm.register(Kernel(), KERNEL)
-        pm.register(builtin(), "builtin")
+        pm.register((builtin or _builtin())(), BUILTIN)
         for plugin in plugins:
             add = getattr(plugin, "fscore_add_hookspecs", tuple)
             for specs in host._guarded(plugin.name, "fscore_add_hookspecs", add) or ():
@@ -155,6 +157,7 @@ class PluginHost:
         for plugin in reversed(plugins):  # pluggy calls the last registered first
             _check_hooks(pm, plugin)
             _enter(pm, plugin)
+        _check_pending(pm)
         host._register()
         return host
 
@@ -162,7 +165,12 @@ class PluginHost:
         for kind in KINDS:
             hook = getattr(self.pm.hook, f"fscore_register_{kind.plural}")
             for impl in reversed(hook.get_hookimpls()):
-                for cls in self._guarded(impl.plugin_name, hook.name, impl.function):
+                classes = self._guarded(impl.plugin_name, hook.name, impl.function)
+                if not isinstance(classes, list | tuple):
+                    raise PluginError(
+                        f"plugin '{impl.plugin_name}': {hook.name} returned {classes!r}, expected a list of classes"
+                    )
+                for cls in classes:
                     self.registry.add(kind, cls, impl.plugin_name)
 
     def _guarded(self, plugin: str, hook: str, function: Any, **arguments: Any) -> Any:
@@ -179,14 +187,15 @@ class PluginHost:
         """Return the component that is used for a table: what plugins wrap around it, in file order."""
         kind = kind_of(type(component))
         hook = self.pm.hook.fscore_make_component
-        wrappers = [i for i in hook.get_hookimpls() if i.plugin_name not in (KERNEL, "builtin")]
+        base = kind.base if kind else Component
+        wrappers = [i for i in hook.get_hookimpls() if i.plugin_name not in (KERNEL, BUILTIN)]
         made = component
         for impl in wrappers:  # innermost first
             made = self._wrapped(impl, table, component, made)
-            if kind and not isinstance(made, kind.base):
+            if not isinstance(made, base):
                 raise PluginError(
                     f"plugin '{impl.plugin_name}': fscore_make_component returned {made!r} for [{table}], "
-                    f"expected a {kind.base.__name__}"
+                    f"expected an instance of {base.__name__}"
                 )
         return made
 
@@ -194,7 +203,11 @@ class PluginHost:
         known = {"table": table, "component": component}
         arguments = {name: known[name] for name in impl.argnames}
         yields, returned = self._guarded(
-            impl.plugin_name, "fscore_make_component", _drive, generator=impl.function(**arguments), inner=inner
+            impl.plugin_name,
+            "fscore_make_component",
+            _drive,
+            generator=impl.function(**arguments),
+            inner=inner,
         )
         if yields != 1:
             times = "never yielded" if not yields else "yielded twice"
@@ -213,8 +226,15 @@ class PluginHost:
 
     def distributions(self) -> dict[str, str]:
         """Return name and version of every distribution in use."""
-        names = {"fscore", "torch", "numpy", *(s.distribution for s in self.sources.values())}
-        return {name: metadata.version(name) for name in sorted(names)}
+        found = {name: metadata.version(name) for name in ("fscore", "numpy", "torch")}
+        found.update({s.distribution: s.version for s in self.sources.values()})
+        return dict(sorted(found.items()))
+
+
+def _builtin() -> type[Component]:
+    from fscore.builtin.plugin import Builtin
+
+    return Builtin
 
 
 def _instances(
@@ -226,6 +246,7 @@ def _instances(
         raise ConfigError("plugins: expected tables, [plugins.NAME]")
     given: dict[str, Any] = {}
     for own in extra:
+        _is_plugin(own.name, own if isinstance(own, type) else type(own))
         if given.setdefault(own.name, own) is not own:
             raise PluginError(f"plugin '{own.name}': two plugins of this process have this name")
     known = {plugin.name: plugin for plugin in installed()}
@@ -259,9 +280,27 @@ def _instances(
 
 def _is_plugin(name: str, plugin: Any) -> None:
     if not (isinstance(plugin, type) and issubclass(plugin, Component)):
-        raise PluginError(f"plugins.{name}: the entry point gives {plugin!r}, expected a subclass of Component")
+        raise PluginError(
+            f"plugins.{name}: the entry point gives {plugin!r}, expected a subclass of Component"
+        )
     if plugin.name != name:
-        raise PluginError(f"plugins.{name}: the plugin calls itself '{plugin.name}', expected '{name}'")
+        raise PluginError(
+            f"plugins.{name}: the plugin calls itself '{plugin.name}', expected '{name}'"
+        )
+    if not name or name in (KERNEL, BUILTIN):
+        raise PluginError(
+            f"plugin '{name}': {plugin.__name__} needs a name of its own, other than '{KERNEL}' and '{BUILTIN}'"
+        )
+    _is_defined(plugin, name)
+
+
+def _is_defined(cls: type[Component], origin: str) -> None:
+    """Refuse options that attrs has not made fields of, because `@define` is missing."""
+    for base in cls.__mro__:
+        if any(type(value).__name__ == "_CountingAttr" for value in vars(base).values()):
+            raise PluginError(
+                f"plugin '{origin}': {base.__name__} has options but is not decorated with @define(eq=False)"
+            )
 
 
 def _enter(pm: PluginManager, plugin: Component) -> None:
@@ -294,7 +333,9 @@ def _check_hooks(pm: PluginManager, plugin: Component) -> None:
         if marks is None:
             raise PluginError(f"plugin '{plugin.name}': {name} is not decorated with @hookimpl")
         if name not in known:
-            raise PluginError(f"plugin '{plugin.name}': there is no hook {name}{nearest(name, known)}")
+            raise PluginError(
+                f"plugin '{plugin.name}': there is no hook {name}{nearest(name, known)}"
+            )
         if marks["tryfirst"] or marks["trylast"]:
             raise PluginError(
                 f"plugin '{plugin.name}': {name} asks for tryfirst or trylast; the order of the course file counts"
@@ -303,8 +344,15 @@ def _check_hooks(pm: PluginManager, plugin: Component) -> None:
             raise PluginError(
                 f"plugin '{plugin.name}': {name} must be a wrapper, @hookimpl(wrapper=True)"
             )
+        if name != "fscore_make_component" and (marks["wrapper"] or marks["hookwrapper"]):
+            raise PluginError(
+                f"plugin '{plugin.name}': {name} cannot be a wrapper, only fscore_make_component is"
+            )
 
 
-def options_table(cls: type[Component]) -> list[attrs.Attribute[Any]]:
-    """Return the option fields of a component class."""
-    return [a for a in attrs.fields(cls) if "doc" in a.metadata]
+def _check_pending(pm: PluginManager) -> None:
+    """Refuse what is decorated under another name and implements no hook."""
+    try:
+        pm.check_pending()
+    except PluginValidationError as error:
+        raise PluginError(f"plugin '{pm.get_name(error.plugin)}': {error}") from error

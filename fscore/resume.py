@@ -80,7 +80,9 @@ def _checked(
         if stated.get("use") != "given":
             continue
         if table not in given:
-            raise SnapshotError(f"{table}: the run used an object of its process. Remedy: hand it over again.")
+            raise SnapshotError(
+                f"{table}: the run used an object of its process. Remedy: hand it over again."
+            )
         if getattr(given[table], "digest", None) != stated["digest"]:
             raise SnapshotError(f"{table}: this is not the object that the run began with")
     return given

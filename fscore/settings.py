@@ -42,7 +42,7 @@ class EvaluationSettings(Settings):
     """`[evaluation]`: an instrument of the simulation, outside virtual time; it never changes the course."""
 
     every: int = option(1, doc="Versions between evaluations; 0: at the end only.", validator=ge(0))
-    parts: list[str] = option(
+    parts: list[Literal["train", "val", "test"]] = option(
         factory=lambda: ["val", "test"], doc="Parts of the clients' data: train, val, test."
     )
     metrics: list[Any] = option(factory=list, doc="Names or tables; default: the objective's own.")

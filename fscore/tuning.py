@@ -63,7 +63,9 @@ class Tuning:
                 self.tuner.tell(trial, done.report)
                 yield done
         if all(done.report is None for done in self.finished):
-            raise CourseError(f"tune: all {len(self.finished)} trials failed: {self.finished[-1].reason}")
+            raise CourseError(
+                f"tune: all {len(self.finished)} trials failed: {self.finished[-1].reason}"
+            )
 
     def best(self) -> Finished:
         """Return the best trial."""
@@ -109,7 +111,11 @@ class Tuning:
             raise CourseError(f"{self.tuner.metric} is not finite")
         part, _, name = self.tuner.metric.partition("_")
         unseen = course.population.unseen
-        values = [own[name] for c, own in per_client.get(part, {}).items() if name in own and c not in unseen]
+        values = [
+            own[name]
+            for c, own in per_client.get(part, {}).items()
+            if name in own and c not in unseen
+        ]
         return Report(value, len(values), _stderr(values), versions)
 
 
@@ -129,7 +135,11 @@ def _space_problems(tuner: Tuner) -> Iterator[str]:
         if isinstance(values, list):
             if not values:
                 yield f"tune.space.{key}: an empty list"
-        elif not isinstance(values, Mapping) or not {"low", "high"} <= set(values) <= {"low", "high", "log"}:
+        elif not isinstance(values, Mapping) or not {"low", "high"} <= set(values) <= {
+            "low",
+            "high",
+            "log",
+        }:
             yield f"tune.space.{key}: expected a list, or a table with low, high and log"
         elif values["low"] > values["high"]:
             yield f"tune.space.{key}: low {values['low']} is greater than high {values['high']}"

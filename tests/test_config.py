@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import tomli
+from attrs import define
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fscore.component import Component, options_of
+from fscore.component import Component, options_of, state
 from fscore.config import assign, read, resolve
 from fscore.errors import ConfigError
+from fscore.hookspecs import hookimpl
 from fscore.kinds import KINDS
 from fscore.settings import SETTINGS
 from fscore.testing import fs_course
@@ -125,6 +127,10 @@ ONE_PROBLEM = {
     "override = 3": "override: expected an array of tables, [[override]]",
     "override = [3]": "override.0: expected a table, got 3",
     "[[override]]\ntrainer.lr = 0.1": "override.0.clients: expected a list of client ids",
+    "[[override]]\nclients = [-1]": "override.0.clients: expected a list of client ids",
+    "[[override]]\nclients = [1]\ntrainr.lr = 0.1": (
+        "override.0.trainr: unknown table, did you mean 'trainer'?"
+    ),
     "[[override]]\nclients = [true]": "override.0.clients: expected a list of client ids",
 }
 
@@ -230,6 +236,10 @@ WRONG_SETS = {
     "privacy.1.clip_norm=1": "--set: privacy.1.clip_norm: there is no entry 1, the file has 1",
     "privacy.clip_norm=1": "--set: privacy.clip_norm: there is no entry clip_norm, the file has 1",
     "hidden.0.x=1": "--set: hidden.0.x: '0' is a value, not a table",
+    "trainer..lr=1": "--set: trainer..lr: a part of the key is empty",
+    "trainer.private=[a]": "--set: trainer.private: not a TOML value: '[a]'",
+    "trainer.lr=": "--set: trainer.lr: not a TOML value: ''",
+    "trainer.lr=1\nw = 2": "--set: trainer.lr: expected one value, got '1\\nw = 2'",
 }
 
 
@@ -283,6 +293,27 @@ def test_an_override_reaches_the_task_of_its_client_only():
     assert run.course.config.overrides[0].values == {"trainer.lr": 0.0}
     assert run.course._hparams(3) == ({"trainer.lr": 0.0}, {})
     assert run.course._hparams(2) == ({}, {})
+
+
+@define(eq=False)
+class Idle(Component):
+    """Notes the clients whose update is zero."""
+
+    name = "idle"
+    clients: list[int] = state(list)
+
+    @hookimpl
+    def fscore_update_received(self, task, update):
+        if not update["model"].any():
+            self.clients.append(task.client)
+
+
+def test_a_learning_rate_of_0_for_one_client_reaches_its_trainer_only():
+    idle = Idle()
+    fs_course(
+        '[[override]]\nclients = [3]\ntrainer.lr = 0.0\n[sampler]\nuse = "all"', plugins=[idle]
+    )
+    assert idle.clients == [3, 3, 3]
 
 
 def test_an_override_of_the_learning_rate_to_0_keeps_the_model_as_it_was():
@@ -351,3 +382,11 @@ def test_a_component_given_in_the_process_stands_in_for_its_table():
     own: Component = SGD(lr=0.25)
     config = resolve({**TINY, "trainer": {"lr": 1}}, given={"trainer": own})
     assert config.components["trainer"] is own
+
+
+def test_a_given_component_of_no_table_is_refused():
+    from fscore.builtin.trainers import SGD
+
+    with pytest.raises(ConfigError) as caught:
+        resolve(TINY, given={"trainr": SGD()})
+    assert str(caught.value) == "trainr: no such table, did you mean 'trainer'?"

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005 - hook methods and handlers have fixed signatures
 """Every hook: when it is called, in which order, and with what."""
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def component_of(kind):
 
 def plugin_with(hook, function):
     """Make a plugin of one hook."""
-    cls = type("Own", (Component,), {"name": "own", "__module__": __name__, hook: hookimpl(function)})
+    cls = type(
+        "Own", (Component,), {"name": "own", "__module__": __name__, hook: hookimpl(function)}
+    )
     return define(eq=False)(cls)
 
 
@@ -180,7 +183,9 @@ def test_wrappers_nest_in_the_order_of_the_plugins_the_first_outermost():
 
 
 def test_the_order_of_the_file_counts_and_not_that_of_the_process():
-    trainer = fs_course(TWO + "\n[plugins.second]\n[plugins.first]", plugins=[First, Second]).course.trainer
+    trainer = fs_course(
+        TWO + "\n[plugins.second]\n[plugins.first]", plugins=[First, Second]
+    ).course.trainer
     assert [trainer.label, trainer.inner.label] == ["second", "first"]
 
 
@@ -350,6 +355,4 @@ def test_an_exception_in_a_hook_names_plugin_and_hook():
     assert str(caught.value) == (
         "plugin 'broken': fscore_version_ended raised ValueError: cannot draw version 1"
     )
-    assert caught.value.__cause__.__notes__ == [
-        "in hook fscore_version_ended of plugin 'broken'"
-    ]
+    assert caught.value.__cause__.__notes__ == ["in hook fscore_version_ended of plugin 'broken'"]

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005 - hook methods and handlers have fixed signatures
 """Plugins: found by entry point, imported only when the file names them, and every misuse named."""
 
 from __future__ import annotations
@@ -275,7 +276,7 @@ def raises_after(self, component):
 
 MADE = "plugin 'own': fscore_make_component "
 WRAPPERS = [
-    (returns_none, MADE + "returned None for [aggregator], expected a Aggregator"),
+    (returns_none, MADE + "returned None for [aggregator], expected an instance of Aggregator"),
     (yields_twice, MADE + "yielded twice"),
     (never_yields, MADE + "never yielded"),
     (raises_before, MADE + "raised ValueError: before"),
@@ -296,7 +297,7 @@ def test_a_wrapper_that_returns_another_kind_is_refused():
     with pytest.raises(PluginError) as caught:
         tiny_course(plugins=[own])
     assert str(caught.value).startswith(MADE + "returned SGD(")
-    assert str(caught.value).endswith("for [aggregator], expected a Aggregator")
+    assert str(caught.value).endswith("for [aggregator], expected an instance of Aggregator")
 
 
 # ------------------------------------------------------------------------------------------------ registered classes
@@ -323,7 +324,7 @@ def registers(*classes):
 
 
 REGISTERED = [
-    (OwnMean, "aggregators: the name 'mean' is registered by both 'builtin' and 'own'"),
+    (OwnMean, "aggregators: the name 'mean' is registered by both 'own' and 'builtin'"),
     (Nameless, "plugin 'own': Nameless has no name"),
     (
         Undecorated,
@@ -364,3 +365,40 @@ def test_hook_specifications_that_raise_name_the_plugin():
 
 def test_each_course_has_its_own_manager():
     assert fs_course().course.host.pm is not fs_course().course.host.pm
+
+
+def test_a_component_of_two_plugins_names_both_and_the_distribution(install):
+    install()
+
+    @define(eq=False)
+    class Zonal(Aggregator):
+        name = "zonal"
+
+    assert refused(registers(Zonal), tables={"zones": {}}) == (
+        "aggregators: the name 'zonal' is registered by both 'zones' (fs-zones 1.5) and 'own'"
+    )
+
+
+def test_a_register_hook_that_returns_no_list_is_refused():
+    own = plugin_with(fscore_register_aggregators=hookimpl(lambda self: None))
+    assert refused(own) == (
+        "plugin 'own': fscore_register_aggregators returned None, expected a list of classes"
+    )
+
+
+def test_an_event_hook_cannot_be_a_wrapper():
+    def started(self, course):
+        yield
+
+    own = plugin_with(fscore_course_started=hookimpl(started, wrapper=True))
+    assert refused(own) == (
+        "plugin 'own': fscore_course_started cannot be a wrapper, only fscore_make_component is"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "fscore", "builtin"])
+def test_a_plugin_needs_a_name_of_its_own(name):
+    own = plugin_with(name=name)
+    assert refused(own) == (
+        f"plugin '{name}': Own needs a name of its own, other than 'fscore' and 'builtin'"
+    )

@@ -8,12 +8,14 @@ import pytest
 import torch
 from attrs import define
 
-from fscore.builtin.executors.process import Failure, Region, Writer
+from fscore.builtin.executors.process import Failure, Region, Writer, answer
 from fscore.builtin.trainers import SGD
 from fscore.component import Component, option
 from fscore.errors import CourseError, DataError
 from fscore.hookspecs import hookimpl
 from fscore.record import comparable
+from fscore.tasks import Batch
+from fscore.testing.course import tiny_course
 
 COURSES = {
     "plain": "",
@@ -121,6 +123,47 @@ def test_three_deaths_on_one_batch_end_the_course(fs_course, tmp_path):
     assert run.result.reason in reasons
 
 
+@define(eq=False, slots=False)
+class Picky(SGD):
+    """Fails at some clients."""
+
+    name = "picky"
+
+    def phases(self, context):
+        if context.task.client % 2:
+            raise DataError(f"data: client {context.task.client} is odd")
+        return super().phases(context)
+
+
+@define(eq=False)
+class PickyPlugin(Component):
+    name = "picky_plugin"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Picky]
+
+
+def test_clients_that_fail_are_named_as_by_serial(fs_course):
+    toml = '[trainer]\nuse = "picky"'
+    expected = fs_course(toml, changes={"executor.chunk": 2}, plugins=[PickyPlugin])
+    run = fs_course(toml, changes=process(2), plugins=[PickyPlugin])
+    assert any("DataError: data: client" in call for call in expected.calls)
+    assert run.calls == expected.calls
+    assert outcome(run) == outcome(expected)
+
+
+def test_a_caller_who_leaves_early_leaves_no_answers_behind():
+    course = tiny_course("", changes=process(2))
+    jobs = [course.opener.job(task) for task in course.issue(course.sample(4))]
+    batches = [Batch((job,), sum=False) for job in jobs]
+    course.executor.start(course.site)
+    next(course.executor.compute(batches))
+    again = [done.outputs[0].task for done in course.executor.compute(batches)]
+    course.executor.stop()
+    assert again == [job.task.id for job in jobs]
+
+
 def test_no_worker_outlives_its_course(fs_course):
     run = fs_course("", changes=process(2))
     assert run.course.executor.pool.workers == []
@@ -133,6 +176,26 @@ def test_no_worker_outlives_its_course(fs_course):
 def test_an_error_of_a_worker_keeps_its_class_and_text(error):
     again = Failure(type(error).__name__, str(error)).error()
     assert (type(again), str(again)) == (type(error), str(error))
+
+
+class Refusing:
+    """A lane that computes nothing."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def batch(self, batch):
+        raise self.error
+
+
+def test_a_worker_answers_with_the_error_of_its_lane():
+    found = answer(Refusing(DataError("data: client 3 has NaN")), Batch((), sum=False), [])
+    assert found == Failure("DataError", "data: client 3 has NaN")
+
+
+def test_a_worker_answers_with_the_traceback_of_a_defect():
+    found = answer(Refusing(KeyError("model")), Batch((), sum=False), [])
+    assert (found.name, found.text.splitlines()[-1]) == ("", "KeyError: 'model'")
 
 
 def test_a_defect_in_a_worker_is_a_runtime_error_with_its_traceback():

@@ -90,7 +90,10 @@ def test_a_course_ends_after_so_many_client_updates():
 
 
 def test_a_trigger_that_waits_for_more_than_there_is_samples_again():
-    text = BUFFERED + 'goal = 4\n[protocol]\nuse = "rounds"\nbroadcast = "after_receiving"\ntimeout = 0.001'
+    text = (
+        BUFFERED
+        + 'goal = 4\n[protocol]\nuse = "rounds"\nbroadcast = "after_receiving"\ntimeout = 0.001'
+    )
     run = fs_course(text)
     assert run.result.status == "failed"
     assert run.result.reason.startswith("trigger 'goal_achieved' does not fire: 0 results wait")

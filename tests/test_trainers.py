@@ -92,7 +92,9 @@ MLP = '[model]\nuse = "mlp"\nhidden = [5]\n'
 
 def run(trainer, **changes):
     text = MLP + f'[trainer]\nuse = "{trainer}"\n'
-    return fs_course(text, plugins=[TrainerPlugin], changes={f"trainer.{k}": v for k, v in changes.items()})
+    return fs_course(
+        text, plugins=[TrainerPlugin], changes={f"trainer.{k}": v for k, v in changes.items()}
+    )
 
 
 def test_prox_with_mu_0_is_fedavg():
@@ -119,8 +121,7 @@ def test_the_pull_changes_the_personal_model():
 
 def test_personal_rows_are_kept_by_client():
     done = run("two_models")
-    trained = {task for task in range(8) if done.course.store.get(task) is not done.course.store.first}
-    assert 4 <= len(trained) <= 6
+    assert 4 <= len(list(done.course.store.clients())) <= 6
 
 
 def test_disk_store_equals_memory_store(tmp_path):
@@ -141,7 +142,7 @@ def test_phases_change_only_their_part():
         before = variables["model"].clone()
         lane._phases([Phase(epochs=1.0, part="head")], variables, context)
     changed = (variables["model"] != before).nonzero().flatten().tolist()
-    (start, stop), = course.site.parts["head"]
+    ((start, stop),) = course.site.parts["head"]
     assert changed
     assert all(start <= i < stop for i in changed)
 
@@ -158,13 +159,23 @@ def lifted(course, clients):
         outputs = torch.func.functional_call(site.module, site.space.views(params), (batch.x,))
         return site.objective.losses(outputs, batch.y)
 
-    contexts = [site.context(j, losses=losses, outputs=None, features=None, differentiate=None, per_sample=None) for j in jobs]
+    contexts = [
+        site.context(
+            j, losses=losses, outputs=None, features=None, differentiate=None, per_sample=None
+        )
+        for j in jobs
+    ]
     with torch.no_grad():
         starts = [trainer.start(c) for c in contexts]
         variables = {n: torch.stack([s[n] for s in starts]).clone() for n in starts[0]}
-        wide = site.context(jobs[0], losses=losses, outputs=None, features=None, differentiate=None, per_sample=None)
-        wide.job = type(jobs[0])(jobs[0].task, {n: torch.stack([j.sent[n] for j in jobs]) for n in jobs[0].sent},
-                                 row={n: torch.stack([j.row[n] for j in jobs]) for n in jobs[0].row})
+        wide = site.context(
+            jobs[0], losses=losses, outputs=None, features=None, differentiate=None, per_sample=None
+        )
+        wide.job = type(jobs[0])(
+            jobs[0].task,
+            {n: torch.stack([j.sent[n] for j in jobs]) for n in jobs[0].sent},
+            row={n: torch.stack([j.row[n] for j in jobs]) for n in jobs[0].row},
+        )
         lane = Lane(site)
         for phase in trainer.phases(wide):
             wide.phase, wide.ranges = phase, lane.trained(phase.part)
@@ -176,9 +187,14 @@ def lifted(course, clients):
             for step in range(steps):
                 size = orders[0].sizes[step]
                 everything = torch.arange(size)
-                index = [everything if o.index is None else o.index[step * size : (step + 1) * size] for o in orders]
-                batch = Samples(torch.stack([c.data.x[i] for c, i in zip(contexts, index, strict=True)]),
-                                torch.stack([c.data.y[i] for c, i in zip(contexts, index, strict=True)]))
+                index = [
+                    everything if o.index is None else o.index[step * size : (step + 1) * size]
+                    for o in orders
+                ]
+                batch = Samples(
+                    torch.stack([c.data.x[i] for c, i in zip(contexts, index, strict=True)]),
+                    torch.stack([c.data.y[i] for c, i in zip(contexts, index, strict=True)]),
+                )
 
                 def mean(trained, frozen, x, y):
                     return trainer.loss({**frozen, **trained}, Samples(x, y), wide).mean()

@@ -21,7 +21,9 @@ def tables(tune):
 
 
 def test_grid_runs_every_combination():
-    tuning = Tuning(tables({"use": "grid", "space": {"trainer.lr": [0.1, 0.2], "trainer.epochs": [1, 2]}}))
+    tuning = Tuning(
+        tables({"use": "grid", "space": {"trainer.lr": [0.1, 0.2], "trainer.epochs": [1, 2]}})
+    )
     done = list(tuning.run())
     assert [d.trial.params for d in done] == [
         {"trainer.lr": 0.1, "trainer.epochs": 1},
@@ -34,7 +36,10 @@ def test_grid_runs_every_combination():
 def test_random_search_draws_inside_the_range_and_repeats():
     space = {"trainer.lr": {"low": 0.001, "high": 1.0, "log": True}}
     runs = [
-        [d.trial.params["trainer.lr"] for d in Tuning(tables({"use": "random", "trials": 4, "space": space})).run()]
+        [
+            d.trial.params["trainer.lr"]
+            for d in Tuning(tables({"use": "random", "trials": 4, "space": space})).run()
+        ]
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
@@ -95,7 +100,10 @@ def test_a_promoted_trial_equals_an_uninterrupted_one_and_costs_only_the_rest():
 @pytest.mark.parametrize(
     ("tune", "line"),
     [
-        ({"use": "grid", "space": {}}, "tune.space: empty; name at least one dotted key of the course"),
+        (
+            {"use": "grid", "space": {}},
+            "tune.space: empty; name at least one dotted key of the course",
+        ),
         (
             {"use": "grid", "space": {"trainer.lr": {"low": 1.0, "high": 0.1}}},
             "tune.space.trainer.lr: low 1.0 is greater than high 0.1",

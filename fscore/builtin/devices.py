@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, validators
 
 from fscore.builtin.draws import normal
-from fscore.component import ge, gt, option
+from fscore.component import Validator, finite, ge, gt, option
 from fscore.kinds.devices import Devices
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PASSES = 3.0
 """Forward passes that a sample gradient costs."""
+_NOT_NEGATIVE: Validator = validators.and_(ge(0), finite())
 
 
 @define(eq=False, slots=False)
@@ -28,11 +29,15 @@ class Constant(Devices):
     """Every client computes and communicates equally fast."""
 
     name = "constant"
-    compute: float = option(1.0, doc="Milliseconds of a forward pass per sample.", validator=ge(0))
+    compute: float = option(
+        1.0, doc="Milliseconds of a forward pass per sample.", validator=_NOT_NEGATIVE
+    )
     bandwidth: float | None = option(
         None, doc="kbit/s in both directions; default: transfers take no time.", validator=gt(0)
     )
-    latency: float = option(0.0, doc="Seconds that a message takes beside its bytes.", validator=ge(0))
+    latency: float = option(
+        0.0, doc="Seconds that a message takes beside its bytes.", validator=_NOT_NEGATIVE
+    )
 
     def seconds(self, client: int, work: float, rng: np.random.Generator) -> float:
         return PASSES * work * self.compute / 1000
@@ -51,19 +56,23 @@ class LogNormal(Devices):
 
     name = "lognormal"
     compute: float = option(
-        1.0, doc="Median milliseconds of a forward pass per sample.", validator=ge(0)
+        1.0, doc="Median milliseconds of a forward pass per sample.", validator=_NOT_NEGATIVE
     )
-    sigma: float = option(0.5, doc="Spread of the logarithm of compute time.", validator=ge(0))
+    sigma: float = option(
+        0.5, doc="Spread of the logarithm of compute time.", validator=_NOT_NEGATIVE
+    )
     jitter: float = option(
-        0.0, doc="Spread of the logarithm of each task's own factor.", validator=ge(0)
+        0.0, doc="Spread of the logarithm of each task's own factor.", validator=_NOT_NEGATIVE
     )
     bandwidth: float | None = option(
         None, doc="Median kbit/s; default: transfers take no time.", validator=gt(0)
     )
     bandwidth_sigma: float = option(
-        0.5, doc="Spread of the logarithm of bandwidth.", validator=ge(0)
+        0.5, doc="Spread of the logarithm of bandwidth.", validator=_NOT_NEGATIVE
     )
-    latency: float = option(0.0, doc="Seconds that a message takes beside its bytes.", validator=ge(0))
+    latency: float = option(
+        0.0, doc="Seconds that a message takes beside its bytes.", validator=_NOT_NEGATIVE
+    )
 
     def bind(self, course: Course) -> None:
         self.streams = course.streams

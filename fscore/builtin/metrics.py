@@ -78,7 +78,7 @@ class MSE(Average):
     higher_is_better: ClassVar[bool] = False
 
     def each(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return (outputs.reshape(len(y), -1) - y.reshape(len(y), -1)).square()
+        return (outputs.reshape(y.shape) - y).square()
 
 
 @define(eq=False, slots=False)
@@ -89,4 +89,4 @@ class MAE(Average):
     higher_is_better: ClassVar[bool] = False
 
     def each(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return (outputs.reshape(len(y), -1) - y.reshape(len(y), -1)).abs()
+        return (outputs.reshape(y.shape) - y).abs()

@@ -27,14 +27,13 @@ class Classification(Objective):
 
 @define(eq=False, slots=False)
 class Regression(Objective):
-    """Squared error, averaged over the outputs of a sample: outputs (samples, ...), y the same or (samples,)."""
+    """Squared error, averaged over the targets of a sample: outputs and y (samples, ...), of equal sizes."""
 
     name = "regression"
     metrics: ClassVar[tuple[str, ...]] = ("mse", "loss")
 
     def losses(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        difference = outputs.reshape(len(outputs), -1) - y.reshape(len(outputs), -1)
-        return difference.square().mean(dim=1)
+        return per_sample((outputs.reshape(y.shape) - y).square())
 
 
 @define(eq=False, slots=False)
@@ -48,3 +47,8 @@ class NextToken(Objective):
         from torch.nn.functional import cross_entropy
 
         return cross_entropy(outputs.transpose(1, 2), y, reduction="none").mean(dim=1)
+
+
+def per_sample(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean over all axes but the first: (samples, ...) -> (samples,)."""
+    return values.flatten(1).mean(dim=1) if values.ndim > 1 else values

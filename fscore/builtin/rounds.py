@@ -1,7 +1,7 @@
 """The round, as a protocol: synchronous and asynchronous courses are configurations of the same handlers.
 
-    CourseStarted -> TasksDue -> TaskDown -> ResultUp -> PoolChanged -> CohortReady -> CohortClosed | CohortFailed
-                                                                     -> VersionMade -> TasksDue | Ending
+CourseStarted -> TasksDue -> TaskDown -> ResultUp -> PoolChanged -> CohortReady -> CohortClosed | CohortFailed
+                                                                 -> VersionMade -> TasksDue | Ending
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ class RoundsServer(Participant):
         now = self.course.loop.now
         change = self.course.devices.next_change(now)
         if change is None or change <= now:
-            self.emit(Ending("nobody can be sampled: no client is free, and none will be", failed=True))
+            self.emit(
+                Ending("nobody can be sampled: no client is free, and none will be", failed=True)
+            )
         else:
             self.emit(TasksDue(), after=change - now)
 
@@ -283,8 +285,7 @@ class RoundsServer(Participant):
         if until.versions is not None and course.book.version >= until.versions:
             self.emit(Ending(f"made {course.book.version} versions"))
         elif (
-            until.client_updates is not None
-            and course.book.counts["used"] >= until.client_updates
+            until.client_updates is not None and course.book.counts["used"] >= until.client_updates
         ):
             self.emit(Ending(f"used {course.book.counts['used']} client updates"))
         else:

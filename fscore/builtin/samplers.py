@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -76,10 +76,17 @@ class RoundRobin(Sampler):
 
 @define(eq=False, slots=False)
 class All(Sampler):
-    """Every free client."""
+    """Every free client: cross-silo courses."""
 
     name = "all"
     scheme: ClassVar[Scheme] = "all"
+    provides = frozenset({"full_participation"})
+
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse options that do not go with everybody."""
+        for key in ("clients", "over_selection"):
+            if (value := getattr(self, key)) != 1.0 or isinstance(value, int):
+                yield f"sampler.{key}: 'all' samples every client, got {value!r}. Remedy: remove the line."
 
     def select(
         self, count: int, population: Population, now: float, rng: np.random.Generator

@@ -24,7 +24,9 @@ class SGD(ServerOptimizer):
     velocity: dict[str, Any] = state(dict)
 
     def step(self, slots: Tensors, directions: Tensors) -> Tensors:
-        return {name: slots[name] + self.lr * self._moved(name, d) for name, d in directions.items()}
+        return {
+            name: slots[name] + self.lr * self._moved(name, d) for name, d in directions.items()
+        }
 
     def _moved(self, name: str, direction: torch.Tensor) -> torch.Tensor:
         if not self.momentum:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from attrs import define
+from attrs import define, validators
 
-from fscore.component import gt, option, state
+from fscore.component import finite, gt, option
 from fscore.kinds.trigger import Trigger
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class GoalAchieved(Trigger):
 
     name = "goal_achieved"
     goal: int | float | None = option(
-        None, doc="Results of a version: a number, or a share of the clients wanted.", validator=gt(0)
+        None,
+        doc="Results of a version: a number, or a share of the clients wanted.",
+        validator=gt(0),
     )
 
     def check(self, course: Course) -> Iterable[str]:
@@ -57,29 +59,37 @@ class GoalAchieved(Trigger):
 
 @define(eq=False, slots=False)
 class TimeUp(Trigger):
-    """Ready when the time budget of a version is used up, with what arrived by then."""
+    """Takes whatever arrived when a budget of virtual time after the last version is spent.
+
+    Where nobody arrived in time, `extend` moves the deadline by whole budgets until somebody has; `resample` waits no
+    longer than for the first late result. Either way, clients are sampled again as soon as nobody is under way.
+    """
 
     name = "time_up"
-    budget: float = option(doc="Virtual seconds of a version.", validator=gt(0))
-    if_empty: Literal["extend", "resample"] = option(
-        "extend", doc="When nobody arrived: wait another budget, or sample more clients as well."
+    budget: float = option(
+        doc="Virtual seconds per version.", validator=validators.and_(gt(0), finite())
     )
-    deadline: tuple[int, float] = state(lambda: (-1, 0.0))
+    if_empty: Literal["extend", "resample"] = option(
+        "extend",
+        doc="When nobody arrived in time: 'extend' by another budget, or 'resample'.",
+    )
 
     def ready(self, pool: Pool, now: float) -> Sequence[Task]:
-        if now < self._deadline(pool, now):
+        if not pool.arrived or now < self.deadline(pool):
             return ()
         return [task for task, _ in pool.arrived]
 
     def wake(self, pool: Pool, now: float) -> float | None:
-        deadline = self._deadline(pool, now)
-        if deadline <= now:  # nobody arrived by then
-            if self.if_empty == "resample" and not pool.in_flight:
-                return None
-            deadline = now + self.budget
-            self.deadline = (pool.version, deadline)
-        return deadline
+        """Return the deadline of what arrived; while nobody has, only an arrival can change anything."""
+        return self.deadline(pool) if pool.arrived else None
 
-    def _deadline(self, pool: Pool, now: float) -> float:
-        version, deadline = self.deadline
-        return deadline if version == pool.version else pool.since + self.budget
+    def deadline(self, pool: Pool) -> float:
+        """Return the first deadline at or after the first arrival (`extend`), or the first of all (`resample`)."""
+        first = pool.since + self.budget
+        arrival = pool.arrived[0][1]
+        if self.if_empty == "resample" or arrival <= first:
+            return first
+        budgets = math.ceil((arrival - pool.since) / self.budget)
+        return max(
+            pool.since + budgets * self.budget, arrival
+        )  # rounding must not put it before the arrival

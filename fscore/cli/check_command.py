@@ -13,7 +13,9 @@ from fscore.config import assign, read, resolve
 
 @click.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key."
+)
 def command(file: Path, changes: tuple[str, ...]) -> None:
     """Validate FILE; print the resolved course, the upload path in order, and the graph's verdict."""
     from fscore.course import Course
@@ -27,8 +29,12 @@ def command(file: Path, changes: tuple[str, ...]) -> None:
         click.echo(f"  {line}")
     public = [name for name, group in course.site.upload.wire.items() if group.public]
     click.echo(f"  beside the path, in the clear: {', '.join(public)}")
-    click.echo(f"  {course.site.upload.nbytes} bytes up, {course.site.download.nbytes} bytes down per task")
-    click.echo(f"graph: complete, {len(course.handlers.every)} handlers lead from CourseStarted to Ending")
+    click.echo(
+        f"  {course.site.upload.nbytes} bytes up, {course.site.download.nbytes} bytes down per task"
+    )
+    click.echo(
+        f"graph: complete, {len(course.handlers.every)} handlers lead from CourseStarted to Ending"
+    )
 
 
 def document(tables: dict[str, Any]) -> str:

@@ -31,6 +31,10 @@ def _inside(plugin: Installed) -> None:
 
 def _components(host: PluginHost, origin: str) -> None:
     for kind in KINDS:
-        names = [n for (p, n), (_, o) in host.registry.classes.items() if p == kind.plural and o == origin]
+        names = [
+            n
+            for (p, n), (_, o) in host.registry.classes.items()
+            if p == kind.plural and o == origin
+        ]
         if names:
             click.echo(f"  {kind.plural:<18} {', '.join(sorted(names))}")

@@ -11,8 +11,14 @@ from fscore.config import assign, read
 
 @click.command("run")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; default: a fresh one under runs/.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Run directory; default: a fresh one under runs/.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(file: Path, changes: tuple[str, ...], out: Path | None, quiet: bool) -> int:
     """Run the course that FILE describes."""

@@ -11,8 +11,12 @@ from fscore.config import assign, read
 
 @click.command("tune")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for trials.jsonl and best.toml.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Replace any dotted key."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for trials.jsonl and best.toml."
+)
 def command(file: Path, changes: tuple[str, ...], out: Path | None) -> None:
     """Search for hyper-parameters as the [tune] table of FILE says."""
     import torch

@@ -1,14 +1,14 @@
 """What plugin authors use to test: `fs_course` runs a tiny course, contract suites check a component.
 
-    from fscore.testing import AggregatorContract, fs_course
+from fscore.testing import AggregatorContract, fs_course
 
-    class TestMine(AggregatorContract):
-        def make(self):
-            return Mine()
+class TestMine(AggregatorContract):
+    def make(self):
+        return Mine()
 
-    def test_it_runs():
-        run = fs_course('[aggregator]\\nuse = "mine"', plugins=[MyPlugin])
-        assert run.result.status == "complete"
+def test_it_runs():
+    run = fs_course('[aggregator]\\nuse = "mine"', plugins=[MyPlugin])
+    assert run.result.status == "complete"
 """
 
 from fscore.testing.course import Run, fs_course

@@ -127,9 +127,7 @@ def fs_course(
         ConfigError: every problem of the tables at once.
     """
     recorder = Recorder()
-    course = tiny_course(
-        toml, plugins=[*plugins, recorder], changes=changes, given=given, out=out
-    )
+    course = tiny_course(toml, plugins=[*plugins, recorder], changes=changes, given=given, out=out)
     result = course.run()
     if result is None:
         raise AssertionError("the course ended without a result")

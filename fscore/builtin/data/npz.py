@@ -53,7 +53,9 @@ class Npz(PooledDataset):
         if self.num_classes is None:
             return
         if y.dtype.kind == "f":
-            raise ConfigError(f"{self.path}: 'y' is {y.dtype}, but data.num_classes needs whole numbers")
+            raise ConfigError(
+                f"{self.path}: 'y' is {y.dtype}, but data.num_classes needs whole numbers"
+            )
         if y.max() >= self.num_classes:
             raise ConfigError(
                 f"{self.path}: 'y' has class {y.max()}, but data.num_classes is {self.num_classes}"
@@ -73,10 +75,12 @@ def read(path: str) -> dict[str, NDArray[Any]]:
     if not Path(path).is_file():
         raise ConfigError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as raw:
+            file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ConfigError(f"{path}: expected an .npz file, found a single array")
-            found = {name: _array(path, name, file) for name in _wanted(path, file.files)}
+            with file:
+                found = {name: _array(path, name, file) for name in _wanted(path, file.files)}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ConfigError(f"{path}: not a readable .npz file") from error
     _check_lengths(path, found)
@@ -86,7 +90,9 @@ def read(path: str) -> dict[str, NDArray[Any]]:
 def _wanted(path: str, names: list[str]) -> list[str]:
     for name in ("x", "y"):
         if name not in names:
-            raise ConfigError(f"{path}: no array '{name}', found {', '.join(sorted(names)) or 'none'}")
+            raise ConfigError(
+                f"{path}: no array '{name}', found {', '.join(sorted(names)) or 'none'}"
+            )
     return [name for name in ("x", "y", "client") if name in names]
 
 

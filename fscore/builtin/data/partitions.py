@@ -32,7 +32,7 @@ class Natural(Partition):
         if natural is None:
             raise ConfigError(
                 "data.partition.use: 'natural' needs data that say whose each sample is. "
-                "Remedy: choose another partition, such as { use = \"iid\", clients = 10 }."
+                'Remedy: choose another partition, such as { use = "iid", clients = 10 }.'
             )
         order = np.argsort(natural, kind="stable")
         _, counts = np.unique(natural, return_counts=True)
@@ -153,7 +153,8 @@ def _counts(samples: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return whole numbers that add up to `samples`, each within 1 of its share: (clients,)."""
     edges = np.floor(np.cumsum(shares) / shares.sum() * samples + 1e-9).astype(np.int64)
     edges[-1] = samples
-    return np.diff(edges, prepend=0)
+    counts: NDArray[np.int64] = np.diff(edges, prepend=0)
+    return counts
 
 
 def _by_class(

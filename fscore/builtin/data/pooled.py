@@ -63,7 +63,7 @@ class PooledDataset(HoldOut):
 
     def samples(self, client: int) -> int:
         """Return how many training samples a client has, without touching them."""
-        return self.cut(len(self.parts[client]))["train"].stop
+        return int(self.cut(len(self.parts[client]))["train"].stop)
 
     def client(self, client: int, part: str) -> Samples:
         """Return fresh tensors of a client's part.
@@ -106,7 +106,8 @@ def check_values(client: int, x: NDArray[np.generic], y: NDArray[np.generic]) ->
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind != "f":
             continue
-        total = array.sum(dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            total = array.sum(dtype=np.float64)  # finite, unless an entry is not
         if np.isnan(total) and np.isnan(array).any():
             raise DataError(f"data: client {client} has NaN in {name}")
         if not np.isfinite(total):

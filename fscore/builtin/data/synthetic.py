@@ -33,7 +33,9 @@ class Synthetic(HoldOut):
     alpha: float = option(
         1.0, doc="How much the clients' true models differ: a variance.", validator=ge(0)
     )
-    beta: float = option(1.0, doc="How much the clients' inputs differ: a variance.", validator=ge(0))
+    beta: float = option(
+        1.0, doc="How much the clients' inputs differ: a variance.", validator=ge(0)
+    )
     clients: int = option(30, doc="Number of clients.", validator=ge(1))
     features: int = option(60, doc="Length of x.", validator=ge(1))
     num_classes: int = option(10, doc="Number of classes.", validator=ge(2))
@@ -70,7 +72,7 @@ class Synthetic(HoldOut):
 
     def samples(self, client: int) -> int:
         """Return how many training samples a client has; draws their number only."""
-        return self.cut(self.total(client))["train"].stop
+        return int(self.cut(self.total(client))["train"].stop)
 
     def client(self, client: int, part: str) -> Samples:
         """Generate a client and return a part of it."""

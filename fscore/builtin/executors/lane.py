@@ -85,7 +85,9 @@ class Lane:
             guard = self.site.streams.torch("layers", job.task.client, job.task.id)
         try:
             with guard, torch.no_grad():
-                return self._evaluate(job) if job.task.kind == "evaluate" else self._train(job, wire)
+                return (
+                    self._evaluate(job) if job.task.kind == "evaluate" else self._train(job, wire)
+                )
         except Exception as error:  # noqa: BLE001 - a client's failure is a result
             return Output(job.task.id, error=f"{type(error).__name__}: {error}")
 

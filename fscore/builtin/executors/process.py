@@ -187,7 +187,7 @@ def serve(
     lane = Lane(site)
     with contextlib.suppress(EOFError, OSError):
         while (batch := _next(pipe, parent)) is not None:
-            pipe.send(_answer(lane, batch, regions))
+            pipe.send(answer(lane, batch, regions))
 
 
 def _next(pipe: Connection, parent: int) -> Batch | None:
@@ -198,7 +198,8 @@ def _next(pipe: Connection, parent: int) -> Batch | None:
     return batch
 
 
-def _answer(lane: Any, batch: Batch, regions: Sequence[Region]) -> Any:
+def answer(lane: Any, batch: Batch, regions: Sequence[Region]) -> Any:
+    """Return the output of a batch with its tensors in shared memory, or its failure."""
     import torch
 
     try:
@@ -206,7 +207,7 @@ def _answer(lane: Any, batch: Batch, regions: Sequence[Region]) -> Any:
         return replaced(done, torch.Tensor, Writer(regions[-1]))
     except FscoreError as error:
         return Failure(type(error).__name__, str(error))
-    except Exception: 
+    except Exception:
         return Failure("", traceback.format_exc())
 
 
@@ -265,15 +266,20 @@ class Pool:
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
         """Yield one output per batch, in order."""
+        self._end_busy()
         while len(self.workers) < min(self.count, len(batches)):
             self.workers.append(self._fork())
         plan = Plan(self, batches, self._share(batches))
         try:
             yield from plan.outputs()
         finally:
-            for worker in [w for w in self.workers if w.batch is not None]:
-                worker.end()
-                self.workers.remove(worker)
+            self._end_busy()
+
+    def _end_busy(self) -> None:
+        """End workers that compute for a caller who left."""
+        for worker in [w for w in self.workers if w.batch is not None]:
+            worker.end()
+            self.workers.remove(worker)
 
     def _fork(self) -> Worker:
         context = multiprocessing.get_context("fork")
