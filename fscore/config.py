@@ -367,11 +367,14 @@ def _unknown_tables(tables: Tables) -> Problems:
 
 
 def _given_problems(given: Mapping[str, Component]) -> Problems:
-    known = {kind.table: kind for kind in KINDS if kind.table and not kind.many}
-    lines = [f"{name}: no such table{nearest(name, known)}" for name in given if name not in known]
+    known = {kind.table: kind for kind in KINDS if kind.table}
+    lines = []
     for name, made in given.items():
-        if name in known and not isinstance(made, known[name].base):
-            lines.append(f"{name}: expected a {known[name].base.__name__}, got {made!r}")
+        table, _, place = name.partition(".")
+        if table not in known or known[table].many != place.isdigit():
+            lines.append(f"{name}: no such table{nearest(name, known)}")
+        elif not isinstance(made, known[table].base):
+            lines.append(f"{name}: expected a {known[table].base.__name__}, got {made!r}")
     return lines
 
 
@@ -387,6 +390,7 @@ def _all_components(
         table = tables.get(kind.table, [] if kind.many else None)
         if kind.many:
             yield from _array(kind, table, host, problems)
+            yield from ((t, c) for t, c in given.items() if t.startswith(f"{kind.table}."))
             continue
         if table is None and kind.required:
             problems.append(f"{kind.table}: missing table; a course needs it")

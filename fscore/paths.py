@@ -101,8 +101,9 @@ class Path:
 
     @property
     def single(self) -> Layout:
-        """The layout that is summed: after undoing what can be undone on one update."""
-        return self.layouts[self._single]
+        """The layout that is summed, after undoing what can be undone on one update, and all public groups."""
+        public = {name: group for name, group in self.wire.items() if group.public}
+        return {**self.layouts[self._single], **public}
 
     @property
     def nbytes(self) -> int:

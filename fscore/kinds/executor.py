@@ -23,7 +23,7 @@ class Executor(Component):
     """
 
     chunk: int = option(
-        32, doc="Tasks in one batch; part of the course, since sums follow it.", validator=ge(1)
+        8, doc="Tasks in one batch; part of the course, since sums follow it.", validator=ge(1)
     )
 
     def start(self, site: Site) -> None:

@@ -11,6 +11,27 @@ def test_it_runs():
     assert run.result.status == "complete"
 """
 
+from fscore.testing.contracts import (
+    AggregatorContract,
+    AttackContract,
+    ExecutorContract,
+    PrivacyContract,
+    SamplerContract,
+    TrainerContract,
+    TriggerContract,
+    TunerContract,
+)
 from fscore.testing.course import Run, fs_course
 
-__all__ = ["Run", "fs_course"]
+__all__ = [
+    "AggregatorContract",
+    "AttackContract",
+    "ExecutorContract",
+    "PrivacyContract",
+    "SamplerContract",
+    "TrainerContract",
+    "TriggerContract",
+    "TunerContract",
+    "Run",
+    "fs_course",
+]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from fscore.context import Context, Phase, Samples
+from fscore.errors import FscoreError
 from fscore.folding import checked, finite, fold, fold_into
 from fscore.params import Ranges, Tensors, intersect, zeros
 from fscore.tasks import Batch, BatchOutput, Job, Output
@@ -88,6 +89,8 @@ class Lane:
                 return (
                     self._evaluate(job) if job.task.kind == "evaluate" else self._train(job, wire)
                 )
+        except FscoreError:  # bad data or a broken contract concerns the course, not one client
+            raise
         except Exception as error:  # noqa: BLE001 - a client's failure is a result
             return Output(job.task.id, error=f"{type(error).__name__}: {error}")
 

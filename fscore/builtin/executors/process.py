@@ -103,7 +103,9 @@ class Region:
 
     def close(self) -> None:
         """Release it; tensors that still look at it keep their mapping."""
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
         self._memory = None
 
 
