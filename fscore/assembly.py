@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fscore.compose import violations
 from fscore.component import Component
+from fscore.compose import violations
+from fscore.context import Samples
 from fscore.errors import ConfigError, CourseError, FscoreError
 from fscore.graph import Graph
 from fscore.kinds.population import Population
@@ -19,7 +20,6 @@ from fscore.store import DiskStore, MemoryStore, Store
 if TYPE_CHECKING:
     import torch
 
-    from fscore.context import Samples
     from fscore.course import Course
 
 SINGLE = (
@@ -68,7 +68,7 @@ def owners(course: Course) -> list[tuple[str, Component]]:
 def _make_components(course: Course) -> None:
     config, host = course.config, course.host
     course.components = {t: host.make(t, c) for t, c in config.components.items() if t != "tune"}
-    course.dataset = course.components["data"]  # type: ignore[assignment]
+    course.dataset = course.components["data"]
     for table in SINGLE:
         setattr(course, table, course.components[table])
     for table, attribute in MANY.items():
@@ -105,7 +105,7 @@ def _example(course: Course) -> Samples:
     for client in (c for c in range(course.population.size) if c not in unseen):
         samples = course.dataset.client(client, "train")
         if len(samples.y):
-            return type(samples)(samples.x[:2], samples.y[:2])
+            return Samples(samples.x[:2], samples.y[:2])
         raise CourseError(f"data: client {client} has no training samples")
     raise ConfigError("data: no client takes part in training")
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from fscore.book import Book
 from fscore.component import Component, Scalar, states_of
 from fscore.errors import CourseError
-from fscore.events import CourseStarted, Ending, Event, Message, TaskLost
-from fscore.book import Book
 from fscore.evaluation import Evaluator, PerClient
+from fscore.events import CourseStarted, Ending, Event, Message, TaskLost
+from fscore.folding import finite
 from fscore.loop import Loop
 from fscore.opening import Opened, Opener
-from fscore.folding import finite
 from fscore.params import Tensors, digest
 from fscore.record import Result, RunDirectory
 from fscore.rng import Streams
@@ -361,7 +361,7 @@ class Course:
         used |= {task.version for _, task in self.opener.ended.values()}
         for kept in (self.bank, self._announced, self._sent):
             for version in [v for v in kept if v not in used]:
-                del kept[version]  # type: ignore[attr-defined]
+                del kept[version]
 
     # ------------------------------------------------------------------------ watching
 

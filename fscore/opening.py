@@ -119,7 +119,7 @@ class Opener:
         pieces = joined.split([layout[n].numel for n in names])
         reduced = {n: p.reshape(layout[n].shape) for n, p in zip(names, pieces, strict=True)}
         others = [n for n in layout if n not in names]
-        return reduced | {n: sum(o.values[n] for o in opened.outputs) for n in others}  # type: ignore[misc]
+        return reduced | {n: sum(o.values[n] for o in opened.outputs) for n in others}
 
     # ------------------------------------------------------------------------ single tasks
 
@@ -215,7 +215,7 @@ class Opener:
         if not course.aggregator.individual:
             values = self._divided(values, opened)
         values = path.undo_sum(values, cohort, upto=CLIP_RANK)
-        return course.aggregator.finish(values, cohort)
+        return dict(course.aggregator.finish(values, cohort))
 
     def _divided(self, values: Tensors, opened: Opened) -> Tensors:
         layout = self.course.site.upload.single
@@ -265,7 +265,8 @@ def _opened(
 def _first_of_each_client(tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
     """Split tasks into those that are the first of their client, and the rest."""
     seen: set[int] = set()
-    first, rest = [], []
+    first: list[Task] = []
+    rest: list[Task] = []
     for task in tasks:
         (rest if task.client in seen else first).append(task)
         seen.add(task.client)

@@ -140,7 +140,7 @@ class ParamSpace:
 
     def views(self, flat: torch.Tensor) -> Tensors:
         """Return the model's tensors as views of `flat` (P,), by name; gradients flow back to it."""
-        pieces = flat.split([e.stop - e.start for e in self.entries])
+        pieces = flat.split([e.stop - e.start for e in self.entries])  # type: ignore[no-untyped-call]
         return {e.name: piece.view(e.shape) for e, piece in zip(self.entries, pieces, strict=True)}
 
     def read(self, module: torch.nn.Module) -> torch.Tensor:
@@ -268,4 +268,5 @@ def as_bytes(tensor: torch.Tensor) -> Any:
     """Return a contiguous CPU tensor's memory as a buffer of bytes."""
     import torch
 
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)

@@ -80,7 +80,7 @@ class Streams:
 
     def uniform(self, purpose: str, *key: int, count: int) -> NDArray[np.float64]:
         """Return `count` floats in [0, 1) with 53 random bits each: shape (count,)."""
-        return (self.numbers(purpose, *key, count=count) >> np.uint64(11)) * 2.0**-53
+        return (self.numbers(purpose, *key, count=count) >> np.uint64(11)) * np.float64(2.0**-53)
 
     def generator(self, purpose: str, *key: int) -> np.random.Generator:
         """Return a numpy generator for sequential use."""

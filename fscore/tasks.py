@@ -78,7 +78,7 @@ class Job:
     """The client's own state, empty for stateless trainers."""
     inputs: tuple[Tensors, ...] = ()
     """Values of `task.inputs`."""
-    prepared: Mapping[int, Any] = _NOTHING
+    prepared: Mapping[int, Any] = field(factory=dict)
     """What stages prepared for this task in the course's process, by place in the path."""
     factor: float = 1.0
     """Public factor of its update in the sum (staleness), where the batch is summed."""

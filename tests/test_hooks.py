@@ -1,4 +1,3 @@
-# ruff: noqa: ARG005 - hook methods and handlers have fixed signatures
 """Every hook: when it is called, in which order, and with what."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG005 - hook methods and handlers have fixed signatures
 """The event loop: time, then priority, then the order of scheduling."""
 
 from __future__ import annotations

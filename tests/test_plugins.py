@@ -1,4 +1,3 @@
-# ruff: noqa: ARG005 - hook methods and handlers have fixed signatures
 """Plugins: found by entry point, imported only when the file names them, and every misuse named."""
 
 from __future__ import annotations

@@ -128,10 +128,12 @@ class Picky(SGD):
     """Fails at some clients."""
 
     name = "picky"
+    bad_data: bool = option(False, doc="Blame the data.")
 
     def phases(self, context):
         if context.task.client % 2:
-            raise DataError(f"data: client {context.task.client} is odd")
+            error = DataError if self.bad_data else ValueError
+            raise error(f"data: client {context.task.client} is odd")
         return super().phases(context)
 
 
@@ -148,9 +150,18 @@ def test_clients_that_fail_are_named_as_by_serial(fs_course):
     toml = '[trainer]\nuse = "picky"'
     expected = fs_course(toml, changes={"executor.chunk": 2}, plugins=[PickyPlugin])
     run = fs_course(toml, changes=process(2), plugins=[PickyPlugin])
-    assert any("DataError: data: client" in call for call in expected.calls)
+    assert any("ValueError: data: client" in call for call in expected.calls)
     assert run.calls == expected.calls
     assert outcome(run) == outcome(expected)
+
+
+def test_bad_data_fail_the_course_as_by_serial(fs_course):
+    toml = '[trainer]\nuse = "picky"\nbad_data = true'
+    expected = fs_course(toml, plugins=[PickyPlugin]).result
+    result = fs_course(toml, changes=process(2), plugins=[PickyPlugin]).result
+    assert (result.status, result.reason) == (expected.status, expected.reason)
+    assert result.status == "failed"
+    assert result.reason.startswith("data: client ")
 
 
 def test_a_caller_who_leaves_early_leaves_no_answers_behind():

@@ -10,9 +10,9 @@ from fscore.component import Component, ge, option
 from fscore.context import Phase, Samples
 from fscore.hookspecs import hookimpl
 from fscore.params import Group
+from fscore.tasks import Task
 from fscore.testing import fs_course
 from fscore.testing.course import tiny_course
-from fscore.tasks import Task
 
 
 @define(eq=False)

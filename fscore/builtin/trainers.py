@@ -33,9 +33,9 @@ class SGD(Trainer):
         self, variables: Tensors, gradient: Tensors, memory: Tensors, context: Context
     ) -> None:
         options = context.options
+        if options["max_grad_norm"] is not None:
+            gradient = {n: clipped(g, options["max_grad_norm"]) for n, g in gradient.items()}
         for name, grad in gradient.items():
-            if options["max_grad_norm"] is not None:
-                grad = clipped(grad, options["max_grad_norm"])
             for index, (start, stop) in enumerate(context.ranges):
                 values, slope = variables[name][..., start:stop], grad[..., start:stop]
                 if applies(options["weight_decay"]):

@@ -1,4 +1,4 @@
-"""What plugin authors use to test: `fs_course` runs a tiny course, contract suites check a component.
+r"""What plugin authors use to test: `fs_course` runs a tiny course, contract suites check a component.
 
 from fscore.testing import AggregatorContract, fs_course
 
@@ -7,7 +7,7 @@ class TestMine(AggregatorContract):
         return Mine()
 
 def test_it_runs():
-    run = fs_course('[aggregator]\\nuse = "mine"', plugins=[MyPlugin])
+    run = fs_course('[aggregator]\nuse = "mine"', plugins=[MyPlugin])
     assert run.result.status == "complete"
 """
 
@@ -28,10 +28,10 @@ __all__ = [
     "AttackContract",
     "ExecutorContract",
     "PrivacyContract",
+    "Run",
     "SamplerContract",
     "TrainerContract",
     "TriggerContract",
     "TunerContract",
-    "Run",
     "fs_course",
 ]

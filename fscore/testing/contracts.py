@@ -1,8 +1,8 @@
 """Contract suites: an author subclasses one, returns a component from `make`, and gets its tests.
 
-    class TestMine(AggregatorContract):
-        def make(self):
-            return Mine()
+class TestMine(AggregatorContract):
+    def make(self):
+        return Mine()
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class AggregatorContract(ComponentContract):
         if made.individual:
             return made.reduce(rows.clone(), weights)  # type: ignore[no-any-return]
         total = made.denominator([1.0] * len(rows), [1.0] * len(rows))
-        return rows.sum(dim=0) / total
+        return torch.sum(rows, dim=0) / float(total)
 
     @staticmethod
     def _rows() -> torch.Tensor:
@@ -221,7 +221,9 @@ class PrivacyContract(ComponentContract):
         import torch
 
         course = self.course()
-        sums = {n: torch.zeros(g.shape) for n, g in course.site.upload.single.items() if not g.public}
+        sums = {
+            n: torch.zeros(g.shape) for n, g in course.site.upload.single.items() if not g.public
+        }
         noised = course.privacy[0].privatise(dict(sums), cohort([0]), course.streams.generator("t"))
         assert {n: v.shape for n, v in noised.items()} == {n: v.shape for n, v in sums.items()}  # noqa: S101
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from fscore.component import Component
 from fscore.config import Tables, assign, resolve
@@ -38,10 +38,7 @@ class Recorder(Component):
     """Notes every event hook with the facts that do not depend on values."""
 
     name = "recorder"
-    calls: list[str] = []  # noqa: RUF012 - replaced in each instance
-
-    def __attrs_post_init__(self) -> None:
-        self.calls = []
+    calls: list[str] = field(factory=list, init=False)
 
     @hookimpl
     def fscore_course_configured(self) -> None:
