@@ -83,7 +83,7 @@ def load(
     Raises:
         ConfigError: every problem of the file at once.
     """
-    from fscore.inmemory import GivenData, GivenModel
+    from fscore.builtin.given import GivenData, GivenModel
 
     tables = copy.deepcopy(course) if isinstance(course, dict) else read(Path(course))
     for key, value in (changes or {}).items():
