@@ -212,6 +212,11 @@ _TYPE_NAMES: dict[Any, str] = {
 }  # fmt: skip
 
 
+def type_name(hint: Any) -> str:
+    """Return how messages say a type: `an integer`, `a number`."""
+    return _TYPE_NAMES.get(hint, str(hint))
+
+
 def _scalar(hint: Any, value: Any, key: str) -> tuple[Any, Problems]:
     if type(value) is hint:
         return value, []

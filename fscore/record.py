@@ -13,7 +13,7 @@ Every field is documented in `docs/run-directory.md`.
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import errno
 import itertools
 import json
@@ -28,7 +28,7 @@ import attrs
 from attrs import define, field, frozen
 
 from fscore.errors import ConfigError, SnapshotError
-from fscore.snapshot import pack, sync_folder, unpack, write_file, writing
+from fscore.files import pack, unpack, write_file, writing
 
 if TYPE_CHECKING:
     from fscore.params import Tensors
@@ -94,26 +94,20 @@ class RunDirectory:
         Raises:
             ConfigError: `path` already holds a run, or the folder cannot be made.
         """
-        shown = "runs" if path is None else path
-        try:
-            run = cls(_fresh_folder(name) if path is None else path)
-            run.path.mkdir(parents=True, exist_ok=True)
-            if any((run.path / file).exists() for file in _RUN_FILES):
-                raise FileExistsError
-            run.metrics_path.touch(exist_ok=False)
-            sync_folder(run.path)
-        except FileExistsError:
-            if path is not None and not path.is_dir():
-                raise ConfigError(f"--out: '{path}' is a file, expected a folder") from None
-            raise ConfigError(
-                f"--out: '{shown}' already holds a run. Remedy: choose another folder, "
-                f"or go on with 'fscore resume {shown}'"
-            ) from None
-        except OSError as error:
-            raise ConfigError(
-                f"--out: cannot make a folder in '{shown}': {error.strerror}"
-            ) from error
+        if path is None:
+            run = cls(_fresh_folder(name))
+        else:
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"--out: '{path}' is a file, expected a folder")
+            with _config("--out", path):
+                path.mkdir(parents=True, exist_ok=True)
+            run = cls(path)
         run._take()
+        if any((run.path / file).exists() for file in _RUN_FILES):
+            run.close()
+            raise ConfigError(
+                f"--out: '{path}' already holds a run. Remedy: name another folder, or 'fscore resume {path}'."
+            )
         return run
 
     @classmethod
@@ -126,7 +120,7 @@ class RunDirectory:
         if not path.is_dir():
             raise SnapshotError(f"{path}: no such run directory")
         if not (path / "run.json").is_file():
-            raise SnapshotError(f"{path}: not a run directory, 'run.json' is missing")
+            raise SnapshotError(f"{path}: not a run directory, it has no run.json")
         run = cls(path)
         run._take()
         return run
@@ -152,9 +146,9 @@ class RunDirectory:
         Raises:
             CourseError: it could not be written.
         """
-        created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         content = {"format": FORMAT, "created": created, **fields}
-        write_file(self.path / "run.json", _pretty(_plain(content, lambda x: {"float": str(x)})))
+        write_file(self.path / "run.json", _pretty(_plain(content, exact=True)))
 
     def read_run(self) -> dict[str, Any]:
         """Return the fields of `run.json`.
@@ -175,7 +169,7 @@ class RunDirectory:
         Raises:
             CourseError: it could not be written; the lines before it are untouched.
         """
-        text = json.dumps(_plain(line, lambda x: None), allow_nan=False).encode() + b"\n"
+        text = json.dumps(_plain(line), allow_nan=False).encode() + b"\n"
         path = self.metrics_path
         with writing(path), _opened(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as descriptor:
             before = os.fstat(descriptor).st_size
@@ -193,7 +187,8 @@ class RunDirectory:
         Raises:
             CourseError: they could not be made durable.
         """
-        with writing(self.metrics_path), _opened(self.metrics_path, os.O_RDONLY) as descriptor:
+        path = self.metrics_path
+        with writing(path), _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
             os.fsync(descriptor)
             return os.fstat(descriptor).st_size
 
@@ -201,22 +196,19 @@ class RunDirectory:
         """Cut `metrics.jsonl` back to the offset of a snapshot.
 
         Raises:
-            SnapshotError: the file is missing or shorter, or no line ends there; then it is left as it is.
+            SnapshotError: the file is shorter, or no line ends there; then it is left as it is.
+            CourseError: it could not be cut.
         """
         path = self.metrics_path
-        try:
-            with path.open("r+b") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size < offset:
-                    raise SnapshotError(f"{path}: {size} bytes, the snapshot needs {offset}")
-                file.seek(max(offset - 1, 0))
-                if offset and file.read(1) != b"\n":
-                    raise SnapshotError(
-                        f"{path}: no line ends at byte {offset}, where the snapshot was made"
-                    )
-                file.truncate(offset)
-        except OSError as error:
-            raise SnapshotError(f"{path}: cannot cut: {error.strerror}") from error
+        with writing(path), _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+            size = os.fstat(descriptor).st_size
+            if size < offset:
+                raise SnapshotError(f"{path}: has {size} bytes, the snapshot expects {offset}")
+            if offset and os.pread(descriptor, 1, offset - 1) != b"\n":
+                raise SnapshotError(
+                    f"{path}: no line ends at byte {offset}, as the snapshot expects"
+                )
+            os.ftruncate(descriptor, offset)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of `metrics.jsonl`; a last one that was cut off in the middle is left out.
@@ -224,6 +216,8 @@ class RunDirectory:
         Raises:
             SnapshotError: the file cannot be read, or a whole line is no JSON object.
         """
+        if not self.metrics_path.exists():
+            return
         try:
             with self.metrics_path.open("rb") as file:
                 for number, text in enumerate(file, 1):
@@ -240,7 +234,7 @@ class RunDirectory:
         """
         names = (f.name for f in attrs.fields(Result) if f.name not in _NOT_IN_FILE)
         fields = {name: getattr(result, name) for name in names}
-        write_file(self.path / "result.json", _pretty(_plain(fields, lambda x: None)))
+        write_file(self.path / "result.json", _pretty(_plain(fields)))
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the fields of `result.json`; None while the run has not ended.
@@ -309,10 +303,19 @@ def _fresh_folder(name: str) -> Path:
     stem = re.sub(r"[^\w.-]+", "-", name).strip(".-") or "course"
     for number in itertools.count(1):
         path = Path("runs") / f"{stem}-{number:03d}"
-        with contextlib.suppress(FileExistsError):
+        with _config("runs", path), contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
             return path
     raise AssertionError
+
+
+@contextlib.contextmanager
+def _config(key: str, path: Path) -> Iterator[None]:
+    """Turn an OSError into a ConfigError: the folder that the user chose cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{key}: '{path}': {error.strerror}") from error
 
 
 @contextlib.contextmanager
@@ -324,16 +327,16 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _plain(value: Any, not_finite: Any) -> Any:
-    """Return a value as JSON has it: text keys, lists, Python numbers; `not_finite` maps NaN and infinities."""
+def _plain(value: Any, *, exact: bool = False) -> Any:
+    """Return a value as JSON has it; NaN and infinities become null, or an object that `_parse` undoes."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, not_finite) for key, item in value.items()}
+        return {str(key): _plain(item, exact=exact) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, not_finite) for item in value]
+        return [_plain(item, exact=exact) for item in value]
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return not_finite(value)
+        return {"float": str(value)} if exact else None
     return str(value) if isinstance(value, Path) else value
 
 

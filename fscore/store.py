@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fscore.errors import PluginError, SnapshotError, nearest
+from fscore.files import sync_folder, writing
 from fscore.params import Layout, Tensors, as_bytes, layout_nbytes, zeros
-from fscore.snapshot import sync_folder, writing
 
 if TYPE_CHECKING:
     import torch

@@ -41,6 +41,7 @@ class SGD(ServerOptimizer):
 class Adaptive(ServerOptimizer):
     """What the adaptive server optimizers share: x + lr m / (sqrt(v) + tau), without bias correction."""
 
+    lr: float = option(0.1, doc="Server learning rate.", validator=gt(0))
     beta1: float = option(0.9, doc="Decay of the first moment.", validator=between(0, 1))
     tau: float = option(1e-3, doc="Degree of adaptivity.", validator=gt(0))
     m: dict[str, Any] = state(dict)

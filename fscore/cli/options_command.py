@@ -7,7 +7,7 @@ import click
 
 from fscore.cli.check_command import toml
 from fscore.component import Component, options_of
-from fscore.config import hint_of, unstructure
+from fscore.config import hint_of, type_name, unstructure
 from fscore.errors import ConfigError, nearest
 from fscore.kinds import kind_of
 from fscore.plugins import PluginHost, installed
@@ -48,6 +48,6 @@ def _line(cls: type[Component], attribute: attrs.Attribute[object]) -> str:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
         default = default.factory()  # type: ignore[attr-defined]
     if default is attrs.NOTHING:
-        return f"{attribute.name} =   # required: {hint_of(cls, attribute.name)}"
+        return f"# {attribute.name} = ...  required: {type_name(hint_of(cls, attribute.name))}"
     value = unstructure(default)
     return f"# {attribute.name} =" if value is None else f"{attribute.name} = {toml(value)}"
