@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import define, field, fields, frozen
 
 from fscore.book import Book
 from fscore.component import Component, Scalar, states_of
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from fscore.participant import Handlers
     from fscore.site import Site
     from fscore.store import Store
+
+
+@lru_cache
+def _contents(cls: Any) -> tuple[str, ...]:
+    """Return the fields of a class of messages, without sender and receiver."""
+    return tuple(f.name for f in fields(cls) if f.name not in ("sender", "receiver"))
 
 
 class LazyGenerator:
@@ -184,12 +191,14 @@ class Course:
     def nbytes(self, message: Message) -> int:
         """Return the bytes of a message: of what is sent down with a task, of a result, of tensors."""
         total = 0
-        for name in message.__class__.__attrs_attrs__:
-            value = getattr(message, name.name)
-            if isinstance(value, Task):
+        for name in _contents(type(message)):
+            value = getattr(message, name)
+            if type(value) is Task:
                 total += self.site.download.nbytes
-            elif isinstance(value, Deferred | bytes) or hasattr(value, "nbytes"):
-                total += len(value) if isinstance(value, bytes) else value.nbytes
+            elif type(value) is bytes:
+                total += len(value)
+            else:
+                total += getattr(value, "nbytes", 0)
         return total
 
     # ------------------------------------------------------------------------ tasks, for protocols
