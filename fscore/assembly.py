@@ -205,7 +205,8 @@ def _store(course: Course, first: dict[str, torch.Tensor]) -> Store:
         raise ConfigError(
             "record.store: 'disk' needs a run directory. Remedy: run the course with one."
         )
-    return DiskStore(course.site.rows, first, course.record.path / "rows")
+    folder, keep = course.record.rows, course.config.record.snapshots
+    return DiskStore(course.site.rows, first, folder, keep=keep)
 
 
 def _protocol_tables(course: Course) -> Iterable[str]:

@@ -191,7 +191,7 @@ class Course:
     def nbytes(self, message: Message) -> int:
         """Return the bytes of a message: of what is sent down with a task, of a result, of tensors."""
         total = 0
-        for name in _contents(type(message)):
+        for name in _contents(type(message)):  # type: ignore[arg-type]
             value = getattr(message, name)
             if type(value) is Task:
                 total += self.site.download.nbytes

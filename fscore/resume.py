@@ -62,12 +62,11 @@ def resumed(
     described = record.read_run()
     config = resolve(described["course"], plugins=plugins, given=_checked(described, given or {}))
     course = Course(config, record)
-    found = latest(record.snapshots, codec(course))
+    found = latest(record.snapshots, codec(course), use=course.load)
     if found is None:
         record.cut(0)
         return course, [f"{path}: no snapshot was written yet, starting from the beginning"]
-    data, _, refused = found
-    course.load(data)
+    _, _, refused = found
     return course, refused
 
 
