@@ -477,6 +477,7 @@ class Course:
         if self.record:
             self.record.write_model(result.model)
             self.record.write_result(result)
+            self.record.close()
         for reporter in self.reporters:
             reporter.ended(result)
         hook = "fscore_course_failed" if failed else "fscore_course_ended"
