@@ -90,7 +90,6 @@ class Course:
     """What the last aggregate said of training."""
     _announced: dict[int, dict[str, Scalar]] = field(factory=dict, init=False)
     _sent: dict[int, Tensors] = field(factory=dict, init=False)
-    _resumed: bool = field(default=False, init=False)
     _snapshot_due: bool = field(default=False, init=False)
 
     # filled by fscore.assembly
@@ -438,7 +437,7 @@ class Course:
             self.executor.start(self.site)
             for reporter in self.reporters:
                 reporter.started(self)
-            if not self._resumed and not self.loop.delivered:
+            if not self.loop.delivered:
                 self.host.call("fscore_course_started", course=self)
                 self.loop.schedule(CourseStarted(), 0.0)
             stopped = self._events(until)
@@ -549,7 +548,6 @@ class Course:
             self.history = list(self.record.lines())
         else:
             self.history = list(data["history"])
-        self._resumed = True
 
     def _stateful(self) -> list[tuple[str, Component]]:
         found = [*self.components.items()]

@@ -57,6 +57,7 @@ class CourseStarted(Condition):
     """The course begins; raised by the kernel once, at time 0."""
 
     where: ClassVar[Role | Literal["any"]] = "any"
+    once: ClassVar[bool] = True
     raised_by_kernel: ClassVar[bool] = True
 
 

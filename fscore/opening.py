@@ -164,7 +164,7 @@ class Opener:
         """Compute every stateful task that ended by now, and commit its row."""
         self.compute(())
 
-    def forget(self, task: int, *, computing: bool = True) -> None:
+    def forget(self, task: int) -> None:
         """Drop what is kept of a resolved task; its computing goes on if it had ended."""
         self.outputs.pop(task, None)
         entry = self.ended.get(task)

@@ -38,8 +38,6 @@ class Stage:
     """Undone on the sum of the updates, and so is every stage of lower rank."""
     per_client: ClassVar[bool] = False
     """On the way down: what it makes depends on the task, not on the version alone."""
-    eager: ClassVar[bool] = False
-    """The size of what it makes depends on values; then every task is computed when it arrives."""
 
     def layout(self, before: Layout) -> Layout:
         """Return the form that this stage makes of `before`; wire bytes follow from it."""

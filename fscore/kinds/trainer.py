@@ -240,17 +240,4 @@ def shuffled(context: Context, epochs: float, batch_size: int) -> Order:
     return Order(torch.from_numpy(joined), tuple(sizes))
 
 
-def apply_step(
-    variables: Tensors,
-    gradient: Tensors,
-    context: Context,
-    rule: Callable[[torch.Tensor, torch.Tensor, str, int], None],
-) -> None:
-    """Call `rule(values, gradient, variable, range)` on each trained range of each variable, as views."""
-    for name, grad in gradient.items():
-        values = variables[name]
-        for i, (start, stop) in enumerate(context.ranges):
-            rule(values[..., start:stop], grad[..., start:stop], name, i)
-
-
-__all__ = ["Loss", "Order", "Phase", "Trainer", "apply_step", "shuffled"]
+__all__ = ["Loss", "Order", "Phase", "Trainer", "shuffled"]
