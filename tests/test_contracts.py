@@ -9,7 +9,7 @@ from fscore.builtin.privacy import NormClip
 from fscore.builtin.samplers import RoundRobin, Uniform, Weighted
 from fscore.builtin.trainers import SGD
 from fscore.builtin.triggers import AllReceived, GoalAchieved, TimeUp
-from fscore.builtin.tuners import GridSearch, RandomSearch
+from fscore.builtin.tuning.tuners import GridSearch, RandomSearch
 from fscore.kinds.attack import Attack
 from fscore.testing import (
     AggregatorContract,

@@ -13,8 +13,8 @@ from attrs import define
 from tuning_helpers import lines, searched, tables
 
 from fscore.builtin.tables import document
-from fscore.builtin.trials import standard_error
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.search import Tuning
+from fscore.builtin.tuning.trials import standard_error
 from fscore.component import Component, option, state
 from fscore.errors import ConfigError, CourseError, PluginError, SnapshotError
 from fscore.hookspecs import hookimpl

@@ -8,7 +8,7 @@ from attrs import define
 from tuning_helpers import lines, searched, tables
 
 from fscore.builtin.tables import document
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.search import Tuning
 from fscore.cli import main
 from fscore.component import Component, state
 from fscore.errors import ConfigError, CourseError

@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from fscore.builtin.search_page import Scale, chart, page
-from fscore.builtin.space import Axis, axes, draw, examples, flat, grid, problems
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.page import Scale, chart, page
+from fscore.builtin.tuning.search import Tuning
+from fscore.builtin.tuning.space import Axis, axes, draw, examples, flat, grid, problems
 from fscore.errors import ConfigError
 from fscore.testing import fs_course
 from fscore.testing.course import TINY

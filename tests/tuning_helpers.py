@@ -2,7 +2,7 @@
 
 import copy
 
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.search import Tuning
 from fscore.testing.course import TINY
 
 

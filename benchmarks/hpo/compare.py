@@ -19,7 +19,7 @@ from pathlib import Path
 
 from attrs import define
 
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.search import Tuning
 from fscore.component import Component
 from fscore.hookspecs import hookimpl
 

@@ -16,8 +16,8 @@ import numpy as np
 from compare import SPACE, tables
 
 import fscore
-from fscore.builtin.space import axes, draw
 from fscore.builtin.tables import put
+from fscore.builtin.tuning.space import axes, draw
 
 CLIENTS, EPSILONS = (1, 3, 10, 30, 60), (math.inf, 100, 10, 1)
 CHOICES, PLAYS = 16, 2000

@@ -37,7 +37,7 @@ class Builtin(Component):
 
     @hookimpl
     def fscore_register_tuners(self) -> list[Any]:
-        from fscore.builtin import tuners as m
+        from fscore.builtin.tuning import tuners as m
 
         return [m.GridSearch, m.RandomSearch]
 

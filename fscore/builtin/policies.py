@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from fscore.builtin.space import flat
+from fscore.builtin.tuning.space import flat
 from fscore.component import Component, Scalar, ge, option, options_of
 from fscore.config import structure_option
 from fscore.errors import nearest

@@ -14,7 +14,7 @@ from fscore.cli.arguments import FILE, SET, tables_of
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fscore.builtin.tuning import Finished, Tuning
+    from fscore.builtin.tuning.search import Finished, Tuning
 
 
 @click.command("tune")
@@ -35,7 +35,7 @@ def command(file: Path, changes: tuple[str, ...], out: Path | None, workers: int
     """
     import torch
 
-    from fscore.builtin.tuning import Tuning
+    from fscore.builtin.tuning.search import Tuning
     from fscore.errors import CourseError
 
     torch.set_num_threads(1)
@@ -60,8 +60,8 @@ def _found(
     file: Path, changes: tuple[str, ...], out: Path | None
 ) -> tuple[dict[str, object], Path]:
     """Return the tables and the folder of a search that begins or goes on."""
-    from fscore.builtin.journal import read_tables
     from fscore.builtin.record.directory import RunDirectory
+    from fscore.builtin.tuning.journal import read_tables
     from fscore.errors import ConfigError
 
     if file.is_dir():
@@ -117,7 +117,7 @@ def _table(tuning: Tuning) -> Table:
     """Return the trials so far, best first; of a long search only the best."""
     from rich.table import Table
 
-    from fscore.builtin.search_page import shown
+    from fscore.builtin.tuning.page import shown
 
     keys = tuning.keys()
     count = len(tuning.finished)

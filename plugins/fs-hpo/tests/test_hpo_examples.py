@@ -6,7 +6,7 @@ import pytest
 
 import fscore
 from fscore.builtin.tables import read
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.search import Tuning
 
 EXAMPLES = sorted(Path(__file__).parents[3].glob("examples/tune/*.toml"))
 

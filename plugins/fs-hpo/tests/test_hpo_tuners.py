@@ -13,8 +13,8 @@ from fs_hpo.plugin import HpoPlugin
 from fs_hpo.sampling import Observation, suggested
 from fs_hpo.storage import opened
 
-from fscore.builtin.space import Axis, axes
-from fscore.builtin.tuning import Tuning
+from fscore.builtin.tuning.search import Tuning
+from fscore.builtin.tuning.space import Axis, axes
 from fscore.errors import ConfigError, CourseError
 from fscore.kinds.tuner import Report
 from fscore.testing import TunerContract, fs_course

@@ -8,7 +8,7 @@ from typing import ClassVar
 from attrs import define
 
 from fs_hpo.sampling import Proposing
-from fscore.builtin.space import Params
+from fscore.builtin.tuning.space import Params
 from fscore.component import ge, option, state
 from fscore.kinds.tuner import Report, Trial
 

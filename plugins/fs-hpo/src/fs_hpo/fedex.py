@@ -18,8 +18,8 @@ from fscore.builtin.policies import (
     choice_problems,
     table_of,
 )
-from fscore.builtin.space import Axis, axes, flat, problems
 from fscore.builtin.tables import document
+from fscore.builtin.tuning.space import Axis, axes, flat, problems
 from fscore.component import between, ge, gt, option, state
 from fscore.kinds.metric import Metric
 

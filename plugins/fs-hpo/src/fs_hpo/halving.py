@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from fs_hpo.sampling import Observation, Proposing
-from fscore.builtin.space import Params
+from fscore.builtin.tuning.space import Params
 from fscore.component import between, ge, option, options_of, state
 from fscore.errors import nearest
 from fscore.kinds.tuner import Report, Trial

@@ -9,7 +9,7 @@ from attrs import define
 
 from fs_hpo.sampling import Method, Observation, Proposing
 from fs_hpo.storage import mirror
-from fscore.builtin.space import Params, axes
+from fscore.builtin.tuning.space import Params, axes
 from fscore.component import ge, option, state
 from fscore.kinds.tuner import Report, Trial
 

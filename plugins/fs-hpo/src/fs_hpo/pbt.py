@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 from fs_hpo.sampling import Proposing
-from fscore.builtin.lineage import changeable
-from fscore.builtin.space import Axis, Params, axes
+from fscore.builtin.tuning.lineage import changeable
+from fscore.builtin.tuning.space import Axis, Params, axes
 from fscore.component import Scalar, between, ge, gt, option, state
 from fscore.kinds.tuner import Report, Trial
 

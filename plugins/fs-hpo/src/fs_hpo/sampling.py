@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from attrs import define, frozen
 
-from fscore.builtin.space import Axis, Params, axes, draw
+from fscore.builtin.tuning.space import Axis, Params, axes, draw
 from fscore.component import ge, option, state
 from fscore.kinds.tuner import Report, Tuner
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import optuna
 
 from fs_hpo.sampling import STUDY, Observation, frozen_trial
-from fscore.builtin.space import Axis
+from fscore.builtin.tuning.space import Axis
 from fscore.errors import CourseError
 
 

@@ -20,15 +20,15 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
-from fscore.builtin.journal import Journal
-from fscore.builtin.lineage import Lineage
 from fscore.builtin.record.directory import RunDirectory
 from fscore.builtin.record.resume import distributions
-from fscore.builtin.search_checks import check_search, privacy_of
-from fscore.builtin.search_page import page
-from fscore.builtin.space import axes
 from fscore.builtin.tables import document, resolved, unstructure
-from fscore.builtin.trials import (
+from fscore.builtin.tuning.checks import check_search, privacy_of
+from fscore.builtin.tuning.journal import Journal
+from fscore.builtin.tuning.lineage import Lineage
+from fscore.builtin.tuning.page import page
+from fscore.builtin.tuning.space import axes
+from fscore.builtin.tuning.trials import (
     Outcome,
     Plugins,
     Step,

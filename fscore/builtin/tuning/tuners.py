@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from attrs import define
 
-from fscore.builtin.space import Params, axes, draw, grid
+from fscore.builtin.tuning.space import Params, axes, draw, grid
 from fscore.component import ge, option, state
 from fscore.kinds.tuner import Report, Trial, Tuner
 

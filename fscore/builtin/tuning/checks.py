@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fscore.builtin.space import axes, examples, problems
+from fscore.builtin.tuning.space import axes, examples, problems
 from fscore.config import Config, resolve
 from fscore.errors import ConfigError
 from fscore.kinds import kind_of
 from fscore.kinds.metric import Metric
 
 if TYPE_CHECKING:
-    from fscore.builtin.lineage import Lineage
-    from fscore.builtin.trials import Plugins
+    from fscore.builtin.tuning.lineage import Lineage
+    from fscore.builtin.tuning.trials import Plugins
     from fscore.course import Course
     from fscore.kinds.tuner import Tuner
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from fscore.builtin.tuning import Finished, Tuning
+    from fscore.builtin.tuning.search import Finished, Tuning
 
 WIDTH, HEIGHT, MARGIN = 640, 300, 56
 STYLE = """

@@ -15,13 +15,13 @@ from attrs import define, field
 
 from fscore.builtin.record.directory import RunDirectory
 from fscore.builtin.record.files import write_file, writing
-from fscore.builtin.trials import Outcome
+from fscore.builtin.tuning.trials import Outcome
 from fscore.config import Tables
 from fscore.errors import SnapshotError
 from fscore.kinds.tuner import Trial
 
 if TYPE_CHECKING:
-    from fscore.builtin.tuning import Finished
+    from fscore.builtin.tuning.search import Finished
 
 FORMAT = 1
 TABLES, LINES = "search.json", "trials.jsonl"
