@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from fscore.builtin.draws import shuffled
 from fscore.builtin.executors.replica import Replicas
@@ -105,8 +106,6 @@ class Lane:
         return Output(job.task.id, self._replicas.owned(single), rows, wire=wired)
 
     def _evaluate(self, job: Job) -> Output:
-        import torch
-
         site, context = self.site, self._context(job)
         if self._surveys:
             self._survey(context, site.data(job.task.client, "train"))
@@ -115,11 +114,26 @@ class Lane:
             context.data = site.data(job.task.client, "train")
             self._phases(phases, variables, context)
             context.data = site.data(job.task.client, job.part)
+        return Output(job.task.id, {"sums": self._judged(variables, context)})
+
+    def _judge(self, job: Job, variables: Tensors, part: str) -> torch.Tensor:
+        """Judge variables as an evaluation does that does not fine-tune; see `Context.judge`."""
+        import torch
+
+        context = self._context(evolve(job, part=part))  # of its own: no cycle keeps tensors alive
+        if not context.samples:
+            return torch.zeros(1 + sum(m.width for m in self.site.metrics), dtype=torch.float64)
+        if self._surveys:
+            self._survey(context, self.site.data(job.task.client, "train"))
+        return self._judged(variables, context)
+
+    def _judged(self, variables: Tensors, context: Context) -> torch.Tensor:
+        import torch
+
         with self._evaluating():
-            outputs = site.trainer.predict(variables, context.data, context)
-        sums = [metric.sums(outputs, context.data.y) for metric in site.metrics]
-        count = torch.tensor([float(context.samples)], dtype=torch.float64)
-        return Output(job.task.id, {"sums": torch.cat([count, *sums])})
+            outputs = self.site.trainer.predict(variables, context.data, context)
+        sums = [metric.sums(outputs, context.data.y) for metric in self.site.metrics]
+        return torch.cat([torch.tensor([float(context.samples)], dtype=torch.float64), *sums])
 
     def _survey(self, context: Context, samples: Samples) -> None:
         if self._surveys:
@@ -187,7 +201,7 @@ class Lane:
     # ------------------------------------------------------------------------ what contexts call
 
     def _context(self, job: Job) -> Context:
-        return self.site.context(
+        context = self.site.context(
             job,
             losses=self._losses,
             outputs=self._outputs,
@@ -195,6 +209,8 @@ class Lane:
             differentiate=self._differentiate,
             per_sample=self._per_sample,
         )
+        context.judge = partial(self._judge, job)
+        return context
 
     def _outputs(self, params: torch.Tensor, batch: Samples) -> torch.Tensor:
         replica = self._replicas.holding(params)

@@ -203,6 +203,7 @@ def many(
         data=Guard(),  # type: ignore[arg-type]
         streams=site.streams,
         first_model=first,
+        judge=_judge_one,
         jobs=tuple(jobs),
         received=stacked([job.sent for job in jobs], device),
         own=stacked([job.row for job in jobs], device),
@@ -213,6 +214,10 @@ def many(
         exact=exact,
         **callables,
     )
+
+
+def _judge_one(variables: Tensors, part: str) -> NoReturn:
+    raise NotLifted("it judges a model of one client")
 
 
 def stacked(values: Sequence[Tensors], device: torch.device) -> Tensors:

@@ -6,13 +6,16 @@ import math
 import numpy as np
 import pytest
 import tomli
+import torch
 from attrs import define
 from fs_hpo.exponentiated import discounted_mean, entropy, gradient, stepped
 from fs_hpo.fedex import FedEx
 from fs_hpo.plugin import HpoPlugin
 
 from fscore import Component, hookimpl
+from fscore.builtin.given import GivenModel
 from fscore.builtin.policies import drawn
+from fscore.builtin.trainers import SGD
 from fscore.errors import ConfigError
 from fscore.kinds.privacy import PrivacyMechanism
 from fscore.testing import fs_course
@@ -133,8 +136,6 @@ def test_a_course_step_is_the_formula_on_what_the_clients_reported():
         params = again.space.views(model)
         weights.append(len(val.y))
         if len(val.y):
-            import torch
-
             outputs = torch.func.functional_call(again.module, params, (val.x,))
             scores.append(float(torch.nn.functional.cross_entropy(outputs, val.y)))
         else:
@@ -174,6 +175,33 @@ def test_arms_around_the_course_stay_near_it():
 def test_the_difference_of_training_can_be_the_score():
     run = ran({"arms": [{"trainer.lr": 0.0}], "diff": True})
     assert run.course.policies[0].scores == [0.0] * 6
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(4)], ids=repr)
+def test_models_are_judged_in_evaluation_mode(layer):
+    """Clients that do not move give the score of version 0, whatever the layer does in training."""
+    made = tables({"arms": [{"trainer.epochs": 0.0}]})
+    model = GivenModel.of(torch.nn.Sequential(layer, torch.nn.Linear(4, 3)))
+    course = tiny_course(made, plugins=[HpoPlugin], given={"model": model})
+    course.run(lambda c: c.book.in_flight == 4)
+    data = [course.site.data(task.client, "val") for task in course.book.flying()]
+    x, y = (torch.cat([samples[i] for samples in data]) for i in (0, 1))
+    outputs = torch.func.functional_call(
+        course.module.eval(), course.space.views(course.bank[0]["model"]), (x,)
+    )
+    course.module.train()
+    course.run(lambda c: c.book.version == 1)
+    expected = float(torch.nn.functional.cross_entropy(outputs, y))
+    assert course.policies[0].scores == [pytest.approx(expected, rel=1e-6)]
+
+
+def test_one_arm_is_fedavg_with_dropout_too():
+    model = GivenModel.of(torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(4, 3)))
+    digests = [
+        fs_course(tables(policy), plugins=[HpoPlugin], given={"model": model}).result.digest
+        for policy in (None, {"arms": [{"trainer.lr": 0.1}], "diff": True})
+    ]
+    assert digests[0] == digests[1]
 
 
 def test_an_accuracy_is_turned_round():
@@ -280,6 +308,37 @@ def test_what_is_ignored_is_said():
         "policy.0.privacy: ignored; the clients' metrics are releases that nobody accounts for. "
         "Remedy: tune without 'fedex'."
     ]
+
+
+@define(eq=False)
+class Averaged(SGD):
+    """Evaluates the mean of two models."""
+
+    name = "averaged"
+
+    def predictor(self, variables, context):
+        return (variables["model"] + context.sent["model"]) / 2
+
+
+@define(eq=False)
+class AveragedPlugin(Component):
+    name = "averaged"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Averaged]
+
+
+def test_a_trainer_that_is_evaluated_otherwise_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        fs_course(
+            tables({"arms": RATES}, trainer={"use": "averaged"}),
+            plugins=[HpoPlugin, AveragedPlugin],
+        )
+    assert caught.value.problems == (
+        "policy.0.use: trainer 'averaged' is evaluated by more than the model that it sends, which is all that 'fedex' "
+        "judges. Remedy: another trainer, or tune without 'fedex'.",
+    )
 
 
 @define(eq=False)

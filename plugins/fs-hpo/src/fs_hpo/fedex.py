@@ -22,6 +22,7 @@ from fscore.builtin.tables import document
 from fscore.builtin.tuning.space import Axis, axes, flat, problems
 from fscore.component import between, ge, gt, option, state
 from fscore.kinds.metric import Metric
+from fscore.kinds.trainer import Trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,17 +147,21 @@ class FedEx(Drawing):
     def _model_problems(self, key: str, course: Course) -> Iterable[str]:
         if "model" not in course.trainer.groups(course.space):
             yield f"{key}.use: trainer '{course.trainer.name}' sends no model that 'fedex' could judge"
-        moody = {type(m).__name__ for m in course.module.modules()}
-        if found := sorted(n for n in moody if "Dropout" in n or "BatchNorm" in n):
+        cls = type(course.trainer)
+        if (cls.predictor, cls.predict) != (Trainer.predictor, Trainer.predict):
             yield (
-                f"{key}.use: 'fedex' judges models in training mode, in which {', '.join(found)} behaves otherwise. "
-                "Remedy: a model without it."
+                f"{key}.use: trainer '{course.trainer.name}' is evaluated by more than the model that it sends, which is "
+                "all that 'fedex' judges. Remedy: another trainer, or tune without 'fedex'."
             )
 
     def stages(self) -> Iterable[Stage]:
         """Let clients judge what they trained."""
-        if self._judge is not None:
-            yield Probe(self._course.dataset, self._course.trainer, self._judge, before=self.diff)
+        start = 1  # the number of samples
+        for judge in self._course.evaluator.judges():
+            if judge.name == self.metric:
+                sums = slice(start, start + judge.width)
+                yield Probe(self._course.trainer, sums, before=self.diff)
+            start += judge.width
 
     # ------------------------------------------------------------------------ during the course
 

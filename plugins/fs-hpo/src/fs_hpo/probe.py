@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fscore.errors import PluginError
 from fscore.params import Group
 from fscore.paths import Stage
 
 if TYPE_CHECKING:
     import torch
 
-    from fscore.context import Context, Samples
-    from fscore.kinds.dataset import Dataset
-    from fscore.kinds.metric import Metric
+    from fscore.context import Context
     from fscore.kinds.trainer import Trainer
     from fscore.params import Layout, Tensors
 
@@ -26,27 +25,26 @@ class Probe(Stage):
     name = "fedex"
     rank = 5
 
-    def __init__(self, dataset: Dataset, trainer: Trainer, judge: Metric, *, before: bool) -> None:
-        self.dataset, self.trainer, self.judge, self.before = dataset, trainer, judge, before
+    def __init__(self, trainer: Trainer, sums: slice, *, before: bool) -> None:
+        self.trainer, self.before = trainer, before
+        self.sums = sums
+        """Where the metric's sums are among those of all metrics."""
 
     def layout(self, before: Layout) -> Layout:
-        width = 1 + self.judge.width * (1 + self.before)
+        width = 1 + (self.sums.stop - self.sums.start) * (1 + self.before)
         return {**before, GROUP: Group((width,), "float64", "sum", public=True)}
 
     def apply(self, values: Tensors, context: Context) -> tuple[Tensors, Tensors]:
         import torch
 
-        samples = self.dataset.client(context.task.client, "val")
-        models = [values["model"]]
+        after = self._judged({"model": values["model"]}, context)
+        parts = [after[:1], after[self.sums]]
         if self.before:
-            models.append(self.trainer.start(context)["model"])
-        count = torch.tensor([float(len(samples.y))], dtype=torch.float64)
-        sums = [self._sums(model, samples, context) for model in models]
-        return {**values, GROUP: torch.cat([count, *sums])}, {}
+            parts.append(self._judged(self.trainer.start(context), context)[self.sums])
+        return {**values, GROUP: torch.cat(parts)}, {}
 
-    def _sums(self, model: torch.Tensor, samples: Samples, context: Context) -> torch.Tensor:
-        import torch
-
-        if not len(samples.y):
-            return torch.zeros(self.judge.width, dtype=torch.float64)
-        return self.judge.sums(context.outputs(model, samples), samples.y)
+    def _judged(self, variables: Tensors, context: Context) -> torch.Tensor:
+        """Return the number of samples and the sums of all metrics, as in an evaluation."""
+        if context.judge is None:
+            raise PluginError("executor: its contexts judge no models, which 'fedex' needs")
+        return context.judge(variables, "val")
