@@ -140,14 +140,12 @@ class ParamSpace:
         """The range of everything."""
         return ((0, self.size),)
 
-    def bind(self, module: torch.nn.Module, flat: torch.Tensor, grad: torch.Tensor | None) -> None:
-        """Make the module's tensors views of `flat`, and their gradients views of `grad`: both (P,)."""
+    def bind(self, module: torch.nn.Module, flat: torch.Tensor) -> None:
+        """Make the module's tensors views of `flat` (P,)."""
         tensors = {name: tensor for name, tensor, _ in _floating(module)}
         for entry in self.entries:
             tensor = tensors[entry.name]
             tensor.data = flat.detach()[entry.start : entry.stop].view(entry.shape)
-            if grad is not None and entry.trainable:
-                tensor.grad = grad[entry.start : entry.stop].view(entry.shape)
 
     def views(self, flat: torch.Tensor) -> Tensors:
         """Return the model's tensors as views of `flat` (P,), by name; gradients flow back to it."""

@@ -44,6 +44,13 @@ class SGD(LocalTrainer):
                     slope = self._velocity(slope, memory, f"{name}.{index}", options["momentum"])
                 descend(values, slope, options["lr"])
 
+    def separable(self, context: Context) -> bool:
+        """Whether each value is stepped by itself: no norm is bounded, and nothing of it was overridden."""
+        cls = type(self)
+        own = (cls.gradient, cls.adjust, cls.step)
+        plain = own == (SGD.gradient, SGD.adjust, SGD.step)
+        return plain and context.options["max_grad_norm"] is None
+
     def _velocity(
         self, slope: torch.Tensor, memory: Tensors, key: str, momentum: Any
     ) -> torch.Tensor:

@@ -139,6 +139,10 @@ class Trainer(Component):
         """
         raise NotImplementedError
 
+    def separable(self, context: Context) -> bool:
+        """Whether `gradient` and `adjust` are as here and `step` treats each value by itself: it may serve a tensor alone."""
+        return False
+
     def summary(self, variables: Tensors, samples: Samples, context: Context) -> Tensors:
         """Return what is measured on all training samples after the phases; it joins `context.measured`."""
         return {}

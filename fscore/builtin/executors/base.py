@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from attrs import define, evolve
 
+from fscore.component import option
 from fscore.kinds.executor import Executor
 
 if TYPE_CHECKING:
+    from fscore.builtin.executors.lane import Lane
     from fscore.course import Course
+    from fscore.site import Site
 
 
 @define(eq=False, slots=False)
@@ -26,3 +29,20 @@ class ChunkedExecutor(Executor):
     def chunk_of(self, course: Course) -> int:
         """Return how many tasks form a batch where the file does not say it: a function of the course alone."""
         return 8
+
+
+@define(eq=False, slots=False)
+class OneByOne(ChunkedExecutor):
+    """An executor whose lanes compute one client at a time."""
+
+    precision: Literal["float32", "bfloat16"] = option(
+        "float32",
+        doc="Of the model's products and convolutions; bfloat16 (autocast, parameters stay float32) is faster for large "
+        "models and gives other numbers.",
+    )
+
+    def lane_of(self, site: Site) -> Lane:
+        """Return what computes batches, one client at a time."""
+        from fscore.builtin.executors.lane import Lane
+
+        return Lane(site, precision=self.precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
@@ -12,7 +13,7 @@ from attrs import define, evolve, field
 from fscore.builtin.draws import shuffled
 from fscore.builtin.executors.replica import Replicas
 from fscore.context import Context, Order, Passes, Phase, Samples
-from fscore.errors import FscoreError
+from fscore.errors import FscoreError, PluginError
 from fscore.folding import checked, empty_sums, finite, fold, fold_into
 from fscore.kinds.trainer import Trainer
 from fscore.params import Ranges, Tensors, intersect
@@ -24,19 +25,28 @@ if TYPE_CHECKING:
     from fscore.kinds.trainer import Loss
     from fscore.site import Site
 
+LARGE = 1 << 18
+"""Parameters from which copying gradients into one vector costs more than a step for each tensor."""
+
 
 @define(eq=False)
 class Lane:
     """Runs a trainer's pieces for one client at a time."""
 
     site: Site
+    precision: str = field(default="float32", kw_only=True)
+    """Of products and convolutions in the model: float32, or bfloat16 with float32 sums (autocast)."""
     _replicas: Replicas = field(init=False)
     _ranges: dict[str, Ranges] = field(factory=dict, init=False)
     _surveys: bool = field(init=False)
     _sums_up: bool = field(init=False)
+    _convolves: bool = field(init=False)
+    _large: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         trainer = type(self.site.trainer)
+        self._convolves = convolves(self.site.module)
+        self._large = self.site.space.size >= LARGE
         self._replicas = Replicas(self.site)
         self._surveys = trainer.survey is not Trainer.survey
         self._sums_up = trainer.summary is not Trainer.summary
@@ -157,16 +167,35 @@ class Lane:
         ]
         for phase in phases:
             self._enter(phase, context)
-            memory: Tensors = {}
+            memory: dict[str, Any] = {}
+            apart = self._large and trainer.separable(context)
             order = expanded(trainer.batches(context), context)
             for batch in self._split(order, context.data):
-                gradient = trainer.gradient(trainer.loss, variables, batch, context)
-                gradient = trainer.adjust(gradient, variables, context)
-                trainer.step(variables, gradient, memory, context)
+                if apart and len(batch.y):
+                    self._step_apart(variables, batch, memory, context)
+                else:
+                    gradient = trainer.gradient(trainer.loss, variables, batch, context)
+                    gradient = trainer.adjust(gradient, variables, context)
+                    trainer.step(variables, gradient, memory, context)
                 for attack in confining:
                     attack.confine(variables, context)
                 context.step += 1
                 context.steps += 1
+
+    def _step_apart(
+        self, variables: Tensors, batch: Samples, memory: dict[str, Any], context: Context
+    ) -> None:
+        """Step each tensor of the model with its own gradient, which is then never copied into a vector."""
+        trainer, ranges = self.site.trainer, context.ranges
+        slopes = self._slopes(trainer.loss, variables, batch, context)
+        for name, found in slopes.items():
+            for entry, slope in self._replicas[name].apart(found):
+                start, stop = entry.start, entry.stop
+                inside = intersect(ranges, ((start, stop),))
+                context.ranges = tuple((a - start, b - start) for a, b in inside)
+                own = memory.setdefault(f"{name}.{start}", {})
+                trainer.step({name: variables[name][start:stop]}, {name: slope}, own, context)
+        context.ranges = ranges
 
     def _enter(self, phase: Phase, context: Context) -> None:
         context.phase, context.step = phase, 0
@@ -190,13 +219,19 @@ class Lane:
         import torch
 
         if order.index is None:
-            numbers = torch.arange(len(data.y))
-            return (data._replace(numbers=numbers) for _ in order.sizes)
+            whole = data._replace(numbers=torch.arange(len(data.y)))
+            return (whole for _ in order.sizes)
         if not order.sizes:
             return ()
         x, y = data.x.index_select(0, order.index), data.y.index_select(0, order.index)
         pieces = (torch.split(v, list(order.sizes)) for v in (x, y, order.index))
         return (Samples(a, b, None, i) for a, b, i in zip(*pieces, strict=True))
+
+    def _laid(self, x: torch.Tensor) -> torch.Tensor:
+        """Lay out images (samples, channels, height, width) as convolutions on a CPU are fastest with them."""
+        import torch
+
+        return x.to(memory_format=torch.channels_last) if self._convolves and x.ndim == 4 else x
 
     # ------------------------------------------------------------------------ what contexts call
 
@@ -214,9 +249,17 @@ class Lane:
 
     def _outputs(self, params: torch.Tensor, batch: Samples) -> torch.Tensor:
         replica = self._replicas.holding(params)
-        if replica is not None:
-            return replica.module(batch.x)  # type: ignore[no-any-return]
-        return self._functional(params, batch.x)
+        with self._autocast():
+            x = self._laid(batch.x)
+            found = replica.module(x) if replica else self._functional(params, x)
+        return found if self.precision == "float32" else found.float()
+
+    def _autocast(self) -> Any:
+        import torch
+
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast("cpu", dtype=getattr(torch, self.precision))
 
     def _losses(self, params: torch.Tensor, batch: Samples) -> torch.Tensor:
         return self.site.objective.losses(self._outputs(params, batch), batch.y)
@@ -244,19 +287,46 @@ class Lane:
     def _differentiate(
         self, loss: Loss, variables: Tensors, batch: Samples, context: Context
     ) -> Tensors:
+        replicas = {name: self._replicas[name] for name in context.phase.train}
+        if self._large and len(batch.y):
+            found = self._slopes(loss, variables, batch, context)
+            return {name: replica.joined(found[name]) for name, replica in replicas.items()}
+        for replica in replicas.values():
+            replica.grad.zero_()
+        if len(batch.y):
+            self._mean(loss, variables, batch, context).backward()  # type: ignore[no-untyped-call]
+        return {name: replica.grad for name, replica in replicas.items()}
+
+    def _slopes(
+        self, loss: Loss, variables: Tensors, batch: Samples, context: Context
+    ) -> dict[str, tuple[torch.Tensor | None, ...]]:
+        """Return the gradients of the mean loss of a batch by the leaves of each trained variable's replica."""
         import torch
 
-        replicas = [(name, self._replicas[name]) for name in context.phase.train]
-        for _, replica in replicas:
-            replica.grad.zero_()
+        leaves = {name: self._replicas[name].leaves for name in context.phase.train}
+        wanted = [leaf for own in leaves.values() for leaf in own]
+        mean = self._mean(loss, variables, batch, context)
+        found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
+        return {name: tuple(islice(found, len(own))) for name, own in leaves.items()}
+
+    def _mean(
+        self, loss: Loss, variables: Tensors, batch: Samples, context: Context
+    ) -> torch.Tensor:
+        """Return the mean loss of a batch, and note it."""
+        import torch
+
         size = len(batch.y)
-        if size:
-            with torch.enable_grad():
-                mean = loss(variables, batch, context).mean()
-            mean.backward()  # type: ignore[no-untyped-call]
-            context.loss_sum += float(mean.detach()) * size
-            context.seen += size
-        return {name: replica.grad for name, replica in replicas}
+        with torch.enable_grad():
+            each = loss(variables, batch, context)
+            if each.shape != (size,):
+                raise PluginError(
+                    f"trainer '{self.site.trainer.name}': loss() gave shape {tuple(each.shape)}, "
+                    f"expected one loss per sample ({size},)"
+                )
+            mean = each.mean()
+        context.loss_sum += float(mean.detach()) * size
+        context.seen += size
+        return mean
 
     def _per_sample(
         self, loss: Loss, variables: Tensors, batch: Samples, context: Context
@@ -280,3 +350,11 @@ def expanded(order: Order | Passes, context: Context) -> Order:
     if isinstance(order, Passes):
         return shuffled(context, float(order.epochs), int(order.batch_size))
     return order
+
+
+def convolves(module: torch.nn.Module) -> bool:
+    """Whether a model convolves images."""
+    import torch
+
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d)
+    return any(isinstance(part, kinds) for part in module.modules())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, evolve, field, frozen
 
-from fscore.builtin.executors.base import ChunkedExecutor
+from fscore.builtin.executors.base import OneByOne
 from fscore.builtin.executors.cohort import CohortExecutor
 from fscore.builtin.executors.shared import Ref, Region, Writer, replaced
 from fscore.component import ge, gt, option
@@ -35,7 +35,7 @@ AHEAD = 4
 
 
 @define(eq=False, slots=False)
-class ProcessExecutor(ChunkedExecutor):
+class ProcessExecutor(OneByOne):
     """Computes batches on several cores, each bit as one process does; start with `fork` is needed (Linux, macOS)."""
 
     name = "process"
@@ -50,6 +50,11 @@ class ProcessExecutor(ChunkedExecutor):
         doc="Compute a batch client by client, and say so, where computing its clients at once fails.",
     )
 
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse a precision that the executor inside does not have."""
+        if self.inside == "cohort" and self.precision != "float32":
+            yield "executor.precision: 'cohort' computes in float32. Remedy: inside = \"serial\"."
+
     def resolve(self, course: Course) -> Executor:
         """Choose the chunk as the executor inside does."""
         if self.inside == "serial":
@@ -58,16 +63,12 @@ class ProcessExecutor(ChunkedExecutor):
         return evolve(self, chunk=chunk)
 
     def start(self, site: Site) -> None:
-        self.pool = Pool(site, self.workers, self._lane)
+        self.pool = Pool(site, self.workers, self.lane_of)
 
-    def _lane(self, site: Site) -> Lane:
-        from fscore.builtin.executors.lane import Lane
-
-        return (
-            CohortExecutor(memory=self.memory, fallback=self.fallback).lane_of(site)
-            if self.inside == "cohort"
-            else Lane(site)
-        )
+    def lane_of(self, site: Site) -> Lane:
+        if self.inside == "cohort":
+            return CohortExecutor(memory=self.memory, fallback=self.fallback).lane_of(site)
+        return super().lane_of(site)
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
         return self.pool.compute(batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -12,6 +13,7 @@ from fscore.params import Ranges, Tensors
 if TYPE_CHECKING:
     import torch
 
+    from fscore.params import Entry
     from fscore.site import Site
 
 
@@ -19,25 +21,64 @@ class Replica:
     """One variable: a flat vector, its gradient, and a module whose tensors are views of both."""
 
     def __init__(self, site: Site, module: torch.nn.Module) -> None:
+        import torch
+
         self.space = site.space
         self.flat = site.initial.clone().requires_grad_()
-        self.grad = self.flat.new_zeros(site.space.size)
-        self.flat.grad = self.grad
         self.values = self.flat.detach()
+        self.grad = torch.zeros_like(self.values)
         self.module = module
-        self.space.bind(module, self.values, self.grad)
-        self._trained: Ranges = site.space.trainable
+        self.space.bind(module, self.values)
+        self.flat.grad = self.grad
+        for entry in self.space.entries:
+            if entry.trainable:
+                module.get_parameter(entry.name).grad = self.grad[entry.start : entry.stop].view(
+                    entry.shape
+                )
+        self._ranges: Ranges = site.space.trainable
+        self._arrange()
 
     def train_only(self, ranges: Ranges) -> None:
         """Ask for gradients of parameters that lie in `ranges`, and of no others."""
-        if ranges == self._trained:
+        if ranges == self._ranges:
             return
-        parameters = dict(self.module.named_parameters())
+        named = dict(self.module.named_parameters())
         for entry in self.space.entries:
             if entry.trainable:
                 inside = any(a < entry.stop and entry.start < b for a, b in ranges)
-                parameters[entry.name].requires_grad_(inside)
-        self._trained = ranges
+                named[entry.name].requires_grad_(inside)
+        self._ranges = ranges
+        self._arrange()
+
+    def _arrange(self) -> None:
+        named = dict(self.module.named_parameters())
+        self.trained = [
+            e for e in self.space.entries if e.trainable and named[e.name].requires_grad
+        ]
+        self.leaves = [self.flat, *(named[e.name] for e in self.trained)]
+
+    def joined(self, slopes: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """Return the gradient (P,), in memory that is used again, of the gradients of `leaves`."""
+        import torch
+
+        whole, *own = slopes
+        pieces = [slope.reshape(-1) for slope in own if slope is not None]
+        if whole is None and len(pieces) == len(self.space.entries):
+            return torch.cat(pieces, out=self.grad)
+        self.grad.zero_()
+        for entry, slope in zip(self.trained, own, strict=True):
+            if slope is not None:
+                self.grad[entry.start : entry.stop] = slope.reshape(-1)
+        return self.grad if whole is None else self.grad.add_(whole)
+
+    def apart(self, slopes: Sequence[torch.Tensor | None]) -> Iterator[tuple[Entry, torch.Tensor]]:
+        """Yield the trained tensors and their gradients, flat, of the gradients of `leaves`."""
+        whole, *own = slopes
+        for entry, slope in zip(self.trained, own, strict=True):
+            direct = None if whole is None else whole[entry.start : entry.stop]
+            if slope is None:
+                slope = self.flat.new_zeros(entry.stop - entry.start)
+            yield entry, slope.reshape(-1) if direct is None else slope.reshape(-1) + direct
 
 
 @define(eq=False)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from fscore.builtin.executors.base import ChunkedExecutor
+from fscore.builtin.executors.base import OneByOne
 
 if TYPE_CHECKING:
     from fscore.site import Site
@@ -15,15 +15,13 @@ if TYPE_CHECKING:
 
 
 @define(eq=False, slots=False)
-class SerialExecutor(ChunkedExecutor):
+class SerialExecutor(OneByOne):
     """Computes one job after another on one thread."""
 
     name = "serial"
 
     def start(self, site: Site) -> None:
-        from fscore.builtin.executors.lane import Lane
-
-        self.lane = Lane(site)
+        self.lane = self.lane_of(site)
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
         return map(self.lane.batch, batches)

@@ -93,14 +93,24 @@ class Writer:
 
 
 def replaced(value: Any, leaf: type, change: Callable[[Any], Any]) -> Any:
-    """Return `value` with every instance of `leaf` inside dicts, lists, tuples, jobs and outputs changed."""
-    if isinstance(value, leaf):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: replaced(entry, leaf, change) for key, entry in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(replaced(entry, leaf, change) for entry in value)
-    if isinstance(value, Batch | BatchOutput | Job | Output):
-        names = [a.name for a in attrs.fields(type(value))]
-        return type(value)(**{n: replaced(getattr(value, n), leaf, change) for n in names})
-    return value
+    """Return `value` with every instance of `leaf` inside dicts, lists, tuples, jobs and outputs changed.
+
+    A dict that stands in several places stays one dict: that all clients received the same shows in that.
+    """
+    known: dict[int, Any] = {}
+
+    def new(value: Any) -> Any:
+        if isinstance(value, leaf):
+            return change(value)
+        if isinstance(value, dict):
+            if id(value) not in known:
+                known[id(value)] = {key: new(entry) for key, entry in value.items()}
+            return known[id(value)]
+        if type(value) in (list, tuple):
+            return type(value)(new(entry) for entry in value)
+        if isinstance(value, Batch | BatchOutput | Job | Output):
+            names = [a.name for a in attrs.fields(type(value))]
+            return type(value)(**{n: new(getattr(value, n)) for n in names})
+        return value
+
+    return new(value)

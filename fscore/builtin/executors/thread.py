@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from attrs import define, evolve
 
-from fscore.builtin.executors.base import ChunkedExecutor
-from fscore.builtin.executors.lane import Lane
+from fscore.builtin.executors.base import OneByOne
 from fscore.component import ge, option
 from fscore.errors import ConfigError
 from fscore.kinds.executor import Executor
 
 if TYPE_CHECKING:
+    from fscore.builtin.executors.lane import Lane
     from fscore.course import Course
     from fscore.site import Site
     from fscore.tasks import Batch, BatchOutput
@@ -27,7 +27,7 @@ AHEAD = 2
 
 
 @define(eq=False, slots=False)
-class ThreadExecutor(ChunkedExecutor):
+class ThreadExecutor(OneByOne):
     """Computes batches on several threads, each bit as `serial` does; for models of a million parameters and more."""
 
     name = "thread"
@@ -45,7 +45,7 @@ class ThreadExecutor(ChunkedExecutor):
     def start(self, site: Site) -> None:
         self.lanes: SimpleQueue[Lane] = SimpleQueue()
         for _ in range(self.workers):
-            self.lanes.put(Lane(evolve(site, module=copy.deepcopy(site.module))))
+            self.lanes.put(self.lane_of(evolve(site, module=copy.deepcopy(site.module))))
         self.threads = ThreadPoolExecutor(self.workers, thread_name_prefix="fscore")
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:

@@ -131,7 +131,7 @@ class Hooks:
                     trained |= {entry.name: named[entry.name]} if inside else {}
             self._wrapped[ranges] = self._wrap(module), trained
         wrapped, trained = self._wrapped[ranges]
-        self.space.bind(wrapped._module, flat.detach(), None)  # noqa: SLF001
+        self.space.bind(wrapped._module, flat.detach())  # noqa: SLF001
         for parameter in trained.values():
             parameter.grad = parameter.grad_sample = None  # type: ignore[attr-defined]
         wrapped.train()

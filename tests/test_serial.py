@@ -1,0 +1,163 @@
+"""The serial lane: its ways to take a gradient give one model, and its options do what they say."""
+
+import pytest
+import torch
+from attrs import define, evolve
+
+from fscore.builtin.executors import lane
+from fscore.builtin.executors.lane import Lane, convolves
+from fscore.builtin.trainers import SGD
+from fscore.component import Component
+from fscore.errors import ConfigError, PluginError
+from fscore.hookspecs import hookimpl
+from fscore.testing import fs_course
+from fscore.testing.course import tiny_course
+
+MLP = '[model]\nuse = "mlp"\nhidden = [6]\n[trainer]\nuse = "sgd"\nlr = 0.2\n'
+COURSES = {
+    "plain": MLP,
+    "momentum": MLP + "momentum = 0.9\nweight_decay = 0.01\nepochs = 2",
+    "nesterov": MLP + "momentum = 0.5\nnesterov = true",
+    "bounded": MLP + "max_grad_norm = 0.1",
+    "private": MLP + 'private = ["linear"]',
+    "frozen": MLP + 'frozen = ["hidden0"]',
+}
+
+
+@define(eq=False, slots=False)
+class Pulled(SGD):
+    """Its loss depends on the flat vector itself, beside what the model makes of it."""
+
+    name = "pulled"
+
+    def loss(self, variables, batch, context):
+        return super().loss(variables, batch, context) + 0.1 * variables["model"].square().sum()
+
+
+@define(eq=False, slots=False)
+class Adjusted(SGD):
+    name = "adjusted"
+
+    def adjust(self, gradient, variables, context):
+        return {"model": gradient["model"] * 0.5}
+
+
+class Trainers(Component):
+    name = "trainers"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Pulled, Adjusted]
+
+
+def model(toml, monkeypatch, large):
+    monkeypatch.setattr(lane, "LARGE", large)
+    run = fs_course(toml, changes={"executor.use": "serial"}, plugins=[Trainers])
+    return last(run)
+
+
+def last(run):
+    return next(iter(run.course.bank.values()))["model"]
+
+
+@pytest.mark.parametrize("toml", COURSES.values(), ids=COURSES)
+def test_a_large_model_is_stepped_as_a_small_one(toml, monkeypatch):
+    expected = model(toml, monkeypatch, 1 << 18)
+    torch.testing.assert_close(model(toml, monkeypatch, 0), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["pulled", "adjusted"])
+def test_a_trainer_with_pieces_of_its_own_gives_the_same_in_both_ways(name, monkeypatch):
+    toml = f'[trainer]\nuse = "{name}"\nlr = 0.2'
+    expected = model(toml, monkeypatch, 1 << 18)
+    torch.testing.assert_close(model(toml, monkeypatch, 0), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [("plain", True), ("momentum", True), ("private", True), ("bounded", False)],
+)
+def test_tensors_are_stepped_apart_where_each_value_is_stepped_by_itself(
+    toml, expected, monkeypatch
+):
+    called = []
+    monkeypatch.setattr(lane, "LARGE", 0)
+    apart = Lane._step_apart
+    monkeypatch.setattr(Lane, "_step_apart", lambda *a: called.append(1) or apart(*a))
+    fs_course(COURSES[toml], changes={"executor.use": "serial"})
+    assert bool(called) == expected
+
+
+def test_a_pieced_trainer_is_not_stepped_apart():
+    course = tiny_course('[trainer]\nuse = "adjusted"', plugins=[Trainers])
+    assert not course.trainer.separable(None)
+
+
+# ---------------------------------------------------------------------------- precision
+
+
+def test_bfloat16_is_near_float32_and_another_number():
+    exact = last(fs_course(MLP))
+    changes = {"executor.use": "serial", "executor.precision": "bfloat16"}
+    coarse = last(fs_course(MLP, changes=changes))
+    assert not torch.equal(coarse, exact)
+    torch.testing.assert_close(coarse, exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("use", ["process", "thread"])
+def test_bfloat16_gives_the_same_bits_on_all_executors(use):
+    changes = {"executor.precision": "bfloat16", "executor.chunk": 2}
+    expected = fs_course(MLP, changes={**changes, "executor.use": "serial"}).result.digest
+    assert fs_course(MLP, changes={**changes, "executor.use": use}).result.digest == expected
+
+
+def test_bfloat16_inside_of_cohorts_is_refused():
+    changes = {
+        "executor.use": "process", "executor.inside": "cohort", "executor.precision": "bfloat16",
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as raised:
+        fs_course(MLP, changes=changes)
+    text = "executor.precision: 'cohort' computes in float32. Remedy: inside = \"serial\"."
+    assert raised.value.problems == (text,)
+
+
+# ---------------------------------------------------------------------------- images
+
+
+def test_images_are_laid_out_for_models_that_convolve():
+    site = tiny_course().site
+    images = torch.zeros(2, 3, 5, 5)
+    assert Lane(site)._laid(images).is_contiguous()
+    convolving = Lane(evolve(site, initial=torch.zeros(1)))
+    convolving._convolves = convolves(torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3)))
+    laid = convolving._laid(images)
+    assert laid.is_contiguous(memory_format=torch.channels_last)
+    assert not convolves(torch.nn.Linear(4, 3))
+
+
+# ---------------------------------------------------------------------------- one loss per sample
+
+
+@define(eq=False, slots=False)
+class MeanLoss(SGD):
+    """Wrong: the mean of a batch in place of one loss per sample."""
+
+    name = "mean_loss"
+
+    def loss(self, variables, batch, context):
+        return super().loss(variables, batch, context).mean()
+
+
+class Wrong(Component):
+    name = "wrong"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [MeanLoss]
+
+
+def test_a_mean_in_place_of_single_losses_is_refused():
+    with pytest.raises(PluginError) as raised:
+        fs_course('[trainer]\nuse = "mean_loss"', plugins=[Wrong])
+    start = "trainer 'mean_loss': loss() gave shape (), expected one loss per sample ("
+    assert str(raised.value).startswith(start)
