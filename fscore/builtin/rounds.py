@@ -106,7 +106,7 @@ class Rounds(Protocol):
                 f"protocol.min_results: {self.min_results} results, but only {issued} tasks are in flight. "
                 "Remedy: lower it, or raise sampler.clients."
             )
-        elif (least := self.least(course)) > issued:
+        elif (least := self.least(course)) > issued and not any(course.aggregator.check(course)):
             yield (
                 f"aggregator.use: '{course.aggregator.name}' works on {least} updates at least, but only {issued} "
                 "tasks are in flight. Remedy: raise sampler.clients."

@@ -203,7 +203,17 @@ def test_what_cannot_be_is_refused(text, expected):
     with pytest.raises(ConfigError) as error:
         tiny_course(aggregator(text), plugins=PLUGINS)
 
-    assert error.value.problems[0] == expected
+    assert list(error.value.problems) == [expected]
+
+
+def test_a_share_of_all_is_refused():
+    with pytest.raises(ConfigError) as error:
+        tiny_course(aggregator('use = "krum"\nbyzantine = 1.0'), plugins=PLUGINS)
+
+    assert list(error.value.problems) == [
+        "aggregator.byzantine: a share must be below 0.5, got 1.0. "
+        "Remedy: write a number of updates without a decimal point."
+    ]
 
 
 def test_the_goal_of_the_trigger_counts():

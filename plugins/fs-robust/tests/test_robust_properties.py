@@ -143,10 +143,32 @@ def test_weights_that_clients_state_do_not_count():
         (Krum(byzantine=2, before=["bucketing"]), 13),
         (Krum(byzantine=0), 1),
         (NormBound(clip_norm=1.0), 1),
+        (Krum(byzantine=10**12), 2 * 10**12 + 3),
+        (NormBound(clip_norm=1.0, before=["bucketing"], bucket_size=10**12), 1),
+        (TrimmedMean(byzantine=1, before=["bucketing", "bucketing"], bucket_size=3), 19),
     ],
 )
 def test_the_fewest_updates_that_can_be_reduced(rule, least):
     assert rule.least == least
+
+
+@pytest.mark.parametrize("clients", range(1, 40))
+@pytest.mark.parametrize(("f", "size"), [(1, 2), (2, 3), (3, 1)])
+def test_what_is_least_is_the_first_number_that_leaves_enough_buckets(clients, f, size):
+    rule = TrimmedMean(byzantine=f, before=["bucketing"], bucket_size=size)
+
+    enough = -(-clients // size) >= 2 * f + 1
+
+    assert (clients >= rule.least) is enough
+
+
+def test_of_a_share_the_fewest_are_those_from_which_on_all_numbers_are_enough():
+    """With a quarter of 6 Krum stands 1 of 6 and of 5; 1 of 4 is too many for it, though none of 3 is not."""
+    rule = Krum(byzantine=0.25)
+    rule.expected = 6
+
+    assert [rule.stands(n) for n in (6, 5, 4, 3)] == [True, True, False, True]
+    assert rule.least == 5
 
 
 def test_a_share_follows_the_number_of_updates():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field
 
-from fs_robust.before import BEFORE, rows_after
+from fs_robust.before import BEFORE, rows_before
 from fscore.component import ge, option, state
 from fscore.errors import CourseError
 from fscore.kinds.aggregator import Aggregator
@@ -50,6 +50,8 @@ class Robust(Aggregator):
     bucket_size: int = option(2, doc="Updates per bucket, of 'bucketing'.", validator=ge(1))
     calls: int = state(int)
     streams: Streams = field(factory=lambda: Streams(0), init=False)
+    expected: int = field(default=1, init=False)
+    """Updates of a version, where nothing is lost."""
 
     # -------------------------------------------------------------------------------- for rules
 
@@ -64,8 +66,8 @@ class Robust(Aggregator):
     # -------------------------------------------------------------------------------- for the kernel
 
     def bind(self, course: Course) -> None:
-        """Remember the course's random streams."""
-        self.streams = course.streams
+        """Remember the course's random streams, and how many updates a version is made of."""
+        self.streams, self.expected = course.streams, updates_of_a_version(course)
 
     def reduce(self, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         byzantine = self.faults(len(rows))
@@ -82,7 +84,7 @@ class Robust(Aggregator):
 
     def check(self, course: Course) -> Iterable[str]:
         """Refuse a rule that cannot stand so many Byzantine updates in a version of this course."""
-        clients = updates_of_a_version(course)
+        clients = self.expected
         if isinstance(self.byzantine, float) and self.byzantine >= 0.5:
             yield (
                 f"aggregator.byzantine: a share must be below 0.5, got {self.byzantine!r}. "
@@ -102,10 +104,16 @@ class Robust(Aggregator):
 
     @property
     def least(self) -> int:
-        """Return the fewest updates that can be reduced."""
-        clients = 1
-        while not self.stands(clients):
-            clients += 1
+        """Return the fewest updates that can be reduced.
+
+        Of a share: the fewest from which on to the size of a version as many are enough. It may stand fewer again, of which
+        the share is one less.
+        """
+        if isinstance(self.byzantine, int):
+            return self._least(self.byzantine)
+        clients = self.expected
+        while clients > 1 and self.stands(clients - 1):
+            clients -= 1
         return clients
 
     # -------------------------------------------------------------------------------- how many
@@ -122,10 +130,8 @@ class Robust(Aggregator):
 
     def _least(self, byzantine: int) -> int:
         """Return how many updates are needed, so that enough are left for the rule after what comes before it."""
-        clients = max(1, 2 * byzantine + 1)
-        while rows_after(self.before, clients, self.bucket_size) < self.needed(byzantine):
-            clients += 1
-        return clients
+        left = self.needed(byzantine)
+        return max(2 * byzantine + 1, rows_before(self.before, left, self.bucket_size))
 
 
 def updates_of_a_version(course: Course) -> int:

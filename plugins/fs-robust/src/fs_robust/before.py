@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -52,8 +51,8 @@ BEFORE: dict[str, Before] = {
 }
 
 
-def rows_after(before: list[str], clients: int, size: int) -> int:
-    """Return how many rows are left of those of so many clients."""
+def rows_before(before: list[str], left: int, size: int) -> int:
+    """Return how many rows are needed so that at least `left` (1 or more) are left behind these steps."""
     for name in before:
-        clients = math.ceil(clients / size) if name == "bucketing" else clients
-    return clients
+        left = size * (left - 1) + 1 if name == "bucketing" else left
+    return left

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import define
 
-from fs_robust.base import BYZANTINE, Robust, updates_of_a_version
+from fs_robust.base import BYZANTINE, Robust
 from fs_robust.coordinates import by_value
 from fs_robust.gram import mean_of, squared_distances
 from fscore.component import ge, option
@@ -76,7 +76,7 @@ class MultiKrum(Krum):
     def check(self, course: Course) -> Iterable[str]:
         """Refuse to average more updates than can be honest."""
         yield from super().check(course)
-        clients = updates_of_a_version(course)
+        clients = self.expected
         if self.keep and self.keep > clients - self.faults(clients):
             yield (
                 f"aggregator.keep: the mean of {self.keep} updates would hold Byzantine ones, at most "
