@@ -108,7 +108,7 @@ class Path:
         """Bytes of one update on the wire."""
         return layout_nbytes(self.wire)
 
-    @property
+    @cached_property
     def per_client(self) -> bool:
         """Whether what it makes depends on the client, rather than on the version alone."""
         return any(p.stage.per_client or p.only for p in self.placed)

@@ -219,7 +219,8 @@ class RoundsServer(Participant):
         book, now = self.course.book, self.course.loop.now
         if task := book.arrive(event.result.task, now):
             self.course.sampler.returned(task, now - task.issued_at)
-            self.options.lost = 0
+            if self.options.lost:
+                self.options.lost = 0
             self._changed()
 
     @handles(TaskLost, emits=(PoolChanged, TasksDue, Ending))

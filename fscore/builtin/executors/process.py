@@ -63,6 +63,7 @@ class ProcessExecutor(OneByOne):
         return evolve(self, chunk=chunk)
 
     def start(self, site: Site) -> None:
+        super().start(site)
         self.pool = Pool(site, self.workers, self.lane_of)
 
     def lane_of(self, site: Site) -> Lane:
@@ -75,6 +76,7 @@ class ProcessExecutor(OneByOne):
 
     def stop(self) -> None:
         self.pool.stop()
+        super().stop()
 
 
 # ---------------------------------------------------------------------------- in a worker
