@@ -1,6 +1,8 @@
 """Searches: what is asked for is run, told, noted, resumed, and the same with any number of workers."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from fscore.builtin.tables import document
 from fscore.builtin.tuning.search import Tuning
 from fscore.builtin.tuning.trials import standard_error
 from fscore.component import Component, option, state
-from fscore.errors import ConfigError, CourseError, PluginError, SnapshotError
+from fscore.errors import ConfigError, CourseError, PluginError, SnapshotError, WriteError
 from fscore.hookspecs import hookimpl
 from fscore.kinds.tuner import Trial, Tuner
 from fscore.testing import fs_course
@@ -347,6 +349,78 @@ def test_a_line_that_the_tuner_does_not_ask_for_is_refused(tmp_path):
         f"{path}: the tuner never asked for trial 7 at 4 versions. Remedy: use the versions of search.json, or begin a "
         "new search."
     )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('"versions": 4, "fork"', '"fork"', "line 1: 'versions' is missing or damaged. Remedy: cut the file before this line."),
+        ('"clients": 6', '"clients": "6"', "line 1: 'clients' is missing or damaged. Remedy: cut the file before this line."),
+        ('"total": {"versions": 4, ', '"total": {', "line 1: 'total' is missing or damaged. Remedy: cut the file before this line."),
+        ('{"trial": 0', "{trial: 0", "line 1: not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        ('"trial": 1', '"trial": 0', "trial 0 at 4 versions stands there twice"),
+    ],
+)  # fmt: skip
+def test_damaged_lines_are_refused_by_name(tmp_path, old, new, text):
+    searched(tmp_path, {"use": "grid"})
+    path = tmp_path / "trials.jsonl"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(SnapshotError) as caught:
+        searched(tmp_path, {"use": "grid"})
+    assert str(caught.value) == f"{path}: {text}"
+
+
+@contextlib.contextmanager
+def full_disk(size):
+    """Let no file grow beyond some bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_fails_no_trial_and_the_search_goes_on_when_there_is_room(tmp_path, workers):
+    tune = {"use": "random", "trials": 3}
+    searched(tmp_path / "whole", tune)
+    with full_disk(1500), pytest.raises(WriteError) as caught:
+        searched(tmp_path / "cut", tune, workers=workers)
+    assert str(caught.value).endswith("run.json: File too large")
+    searched(tmp_path / "cut", tune, workers=workers)
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_full_disk_leaves_no_half_result(tmp_path):
+    tuning = searched(tmp_path, {"use": "grid"})
+    with full_disk(500), pytest.raises(WriteError) as caught:
+        tuning.write()
+    assert str(caught.value) == f"{tmp_path / 'best.toml'}: File too large"
+    assert not list(tmp_path.glob("*best.toml*"))
+
+
+def test_two_searches_in_one_folder_at_once_are_refused(tmp_path):
+    run = Tuning(tables({"use": "grid"}), tmp_path).run()
+    next(run)
+    script = "import sys; from fscore.cli import main; main(sys.argv[1:])"
+    other = subprocess.run(
+        [sys.executable, "-c", script, "tune", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    run.close()
+    assert (other.returncode, other.stderr) == (
+        2,
+        f"error: {tmp_path}: another process is writing to this run\n",
+    )
+
+
+def test_a_tuner_that_asks_for_nothing_is_told_so(tmp_path):
+    with pytest.raises(CourseError) as caught:
+        searched(tmp_path, {"use": "scripted"}, plugins=[TunerPlugin])
+    assert str(caught.value) == "tune: the tuner asked for no trial"
 
 
 def test_a_worker_that_dies_ends_the_search_by_name(tmp_path):

@@ -55,6 +55,19 @@ from fscore.testing.course import TINY
             "tune.direction: expected 'maximize', the better end of 'val_accuracy', got 'minimize'",
         ),
         (
+            {"use": "grid", "metric": "unseen_val_loss"},
+            "tune.metric: 'unseen_val_loss' is of clients that never take part; choose one of those that do "
+            "(val_accuracy, val_loss)",
+        ),
+        (
+            {"use": "grid", "space": {"tune.versions": [1, 2]}},
+            "tune.space.tune.versions: the search does not search its own options",
+        ),
+        (
+            {"use": "grid", "space": {"course": {"until": {"versions": [1, 2]}}}},
+            "tune.space.course.until.versions: the length of a trial is tune.versions",
+        ),
+        (
             {"use": "grid", "privacy": "never mind"},
             'tune.privacy: expected "ignored", { proxy_data = { use = ... } } or { budget = NOISE }, '
             "got 'never mind'",
@@ -97,6 +110,25 @@ def test_a_diverging_trial_is_counted_as_failed_and_the_search_goes_on(tmp_path)
     assert [d.report is None for d in tuning.finished] == [True, False]
     assert tuning.finished[0].reason != ""
     assert tuning.best().trial.params == {"trainer.lr": 0.1}
+
+
+def test_a_failed_trial_costs_what_it_computed_and_gives_back_the_rest_of_its_budget(tmp_path):
+    """The first trial diverges before version 4: a budget of two trials pays for two more."""
+    space = {"trainer.lr": [3e38, 0.1, 0.2]}
+    for workers in (1, 2):
+        tuning = searched(
+            tmp_path / str(workers),
+            {"use": "grid", "space": space, "budget": {"versions": 8}},
+            workers=workers,
+        )
+        failed, *rest = tuning.finished
+        assert failed.cost["versions"] < 4
+        assert failed.cost["virtual_time"] > 0
+        assert tuning.spent()["versions"] == failed.cost["versions"] + 4 * len(rest)
+    assert lines(tmp_path / "1") == lines(tmp_path / "2")
+    (tmp_path / "1/trials.jsonl").write_text("")  # read from the trial's own result this time
+    searched(tmp_path / "1", {"use": "grid", "space": space, "budget": {"versions": 8}})
+    assert lines(tmp_path / "1") == lines(tmp_path / "2")
 
 
 def test_all_trials_failing_ends_with_a_summary(tmp_path):
@@ -247,9 +279,20 @@ def test_the_command_exits_with_one_where_all_trials_fail(tmp_path, capsys):
     assert run(["tune", str(tmp_path / "c.toml"), "--out", str(tmp_path / "s")]) == 1
     captured = capsys.readouterr()
     assert captured.err.splitlines()[0] == (
-        "2 steps of trials, 2 failed; 0 versions, 0 client updates, 0 virtual seconds"
+        "2 steps of trials, 2 failed; 0 versions, 3 client updates, 0.144 virtual seconds"
     )
     assert captured.err.splitlines()[1].startswith("error: tune: all 2 trials failed: ")
+
+
+def test_the_command_says_on_whose_data_the_best_settings_run(tmp_path, capsys):
+    proxy = {**TINY["data"], "val": 0.2}
+    made = tables({"use": "grid", "privacy": {"proxy_data": proxy}}, **CLIPPED)
+    (tmp_path / "c.toml").write_text(document(made))
+    assert run(["tune", str(tmp_path / "c.toml"), "--out", str(tmp_path / "s")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"`fscore run {tmp_path / 's/best.toml'}` runs its settings on the course's own data; "
+        f"plots: {tmp_path / 's/report.html'}"
+    )
 
 
 def test_a_folder_takes_no_changes(tmp_path, capsys):

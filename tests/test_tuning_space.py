@@ -83,7 +83,21 @@ def test_examples_reach_every_corner():
     ("space", "line"),
     [
         ({}, "tune.space: empty; name at least one dotted key of the course"),
-        ({"a": []}, "tune.space.a: an empty list"),
+        ({"a": []}, "tune.space.a: expected a list that is not empty"),
+        ({"a": [1, 2, 1]}, "tune.space.a: 1 stands there twice"),
+        ({"a": {"values": [True, 1]}}, "tune.space.a: values: 1 stands there twice"),
+        (
+            {"b": [1, 2], "a": {"values": [1], "when": {"b": [2, 3]}}},
+            "tune.space.a: when: 'b' is never 3",
+        ),
+        (
+            {"b": {"low": 1, "high": 4}, "a": {"values": [1], "when": {"b": 5}}},
+            "tune.space.a: when: 'b' is never 5",
+        ),
+        (
+            {"b": {"low": 0.0, "high": 1.0}, "a": {"values": [1], "when": {"b": 0.5}}},
+            "tune.space.a: when: 'b' is never 0.5",
+        ),
         ({"a": 3}, "tune.space.a: expected a list, { low, high, log, when } or { values, when }"),
         (
             {"a": {"low": 1, "step": 2}},

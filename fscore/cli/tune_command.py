@@ -149,5 +149,10 @@ def _summary(tuning: Tuning, folder: Path, error: str) -> Iterator[str]:
     yield f"best: trial {best.trial.id}, {_outcome(tuning, best)}, digest {best.outcome.digest}"
     if tuning.remark:
         yield tuning.remark
-    again = "runs it again" if tuning.repeats else "runs its settings again, with other noise"
-    yield f"`fscore run {folder / 'best.toml'}` {again}; plots: {folder / 'report.html'}"
+    yield f"`fscore run {folder / 'best.toml'}` {_again(tuning)}; plots: {folder / 'report.html'}"
+
+
+def _again(tuning: Tuning) -> str:
+    if tuning.privacy == "proxy_data":
+        return "runs its settings on the course's own data"
+    return "runs it again" if tuning.repeats else "runs its settings again, with other noise"

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from fscore.kinds.tuner import Tuner
 
 SUFFIXES = ("", "_mean", "_worst")
-TEST = ("test_", "unseen_", "server_")
+TEST = ("test_", "server_")
+NOT_SEARCHED = {
+    "tune": "the search does not search its own options",
+    "course.until": "the length of a trial is tune.versions",
+    "reporter": "trials have no reporters",
+    "record": "it changes no result",
+}
+"""Tables that a trial takes from its search, and why they are no options of a space."""
 
 
 def check_search(tuner: Tuner, config: Config, lineage: Lineage, plugins: Plugins) -> Course:
@@ -27,7 +34,12 @@ def check_search(tuner: Tuner, config: Config, lineage: Lineage, plugins: Plugin
     Raises:
         ConfigError: every problem that can be seen at once.
     """
-    found = [*problems(tuner.space), *_metric_problems(tuner, config), *_privacy_form(tuner)]
+    found = [
+        *problems(tuner.space),
+        *_key_problems(tuner),
+        *_metric_problems(tuner, config),
+        *_privacy_form(tuner),
+    ]
     if not found:
         found = list(dict.fromkeys(_corner_problems(tuner, lineage, plugins)))
     if found:
@@ -48,6 +60,13 @@ def privacy_of(tuner: Tuner) -> tuple[str, Any]:
 # ------------------------------------------------------------------------ one table at a time
 
 
+def _key_problems(tuner: Tuner) -> Iterator[str]:
+    for axis in axes(tuner.space) if not list(problems(tuner.space)) else ():
+        for table, why in NOT_SEARCHED.items():
+            if f"{axis.key}.".startswith(f"{table}."):
+                yield f"tune.space.{axis.key}: {why}"
+
+
 def _metric_problems(tuner: Tuner, config: Config) -> Iterator[str]:
     classes = _judges(config)
     known = [f"val_{name}" for name in classes]
@@ -57,6 +76,11 @@ def _metric_problems(tuner: Tuner, config: Config) -> Iterator[str]:
     if tuner.metric.startswith(TEST):
         yield (
             f"tune.metric: '{tuner.metric}' is of test data; choose one of validation data ({', '.join(known)})"
+        )
+    elif tuner.metric.startswith("unseen_"):
+        yield (
+            f"tune.metric: '{tuner.metric}' is of clients that never take part; choose one of those that do "
+            f"({', '.join(known)})"
         )
     elif name not in known:
         yield f"tune.metric: nobody reports '{tuner.metric}' (known: {', '.join(known)})"

@@ -73,7 +73,12 @@ class Journal:
             content = {"format": FORMAT, "tables": tables, "distributions": dict(distributions)}
             write_file(path, json.dumps(content, indent=2).encode() + b"\n")
         for line in self._lines():
-            self._noted[line["trial"], line["versions"]] = line
+            step = line["trial"], line["versions"]
+            if step in self._noted:
+                raise SnapshotError(
+                    f"{self.folder / LINES}: trial {step[0]} at {step[1]} versions stands there twice"
+                )
+            self._noted[step] = line
 
     def _lines(self) -> list[dict[str, Any]]:
         """Return the whole lines; what a killed process left of the last one is cut off."""
@@ -85,10 +90,7 @@ class Journal:
         if len(whole) < len(content):
             with writing(path):
                 os.truncate(path, len(whole))
-        try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError as error:
-            raise SnapshotError(f"{path}: not JSON: {error}") from error
+        return [_checked(text, f"{path}: line {i}") for i, text in enumerate(whole.splitlines(), 1)]
 
     def outcome(self, trial: Trial) -> Outcome | None:
         """Return what is noted of a step.
@@ -139,6 +141,21 @@ class Journal:
 
 
 COSTS = ("versions", "client_updates", "virtual_time")
+"""Units of a budget."""
+FIELDS = {
+    "trial": int,
+    "params": dict,
+    "versions": int,
+    "fork": int | None,
+    "value": int | float | None,
+    "clients": int,
+    "stderr": int | float | None,
+    "total": dict,
+    "digest": str,
+    "figures": dict,
+    "reason": str,
+}
+"""What is read of a line."""
 
 
 def line_of(done: Finished) -> dict[str, Any]:
@@ -152,7 +169,7 @@ def line_of(done: Finished) -> dict[str, Any]:
         "value": _finite(outcome.value),
         "clients": outcome.clients,
         "stderr": _finite(outcome.stderr),
-        "cost": {name: getattr(done.report, name) if done.report else 0 for name in COSTS},
+        "cost": dict(done.cost),
         "total": {name: getattr(outcome, name) for name in COSTS},
         "digest": outcome.digest,
         "figures": {name: _finite(value) for name, value in outcome.figures.items()},
@@ -175,7 +192,34 @@ def read_tables(folder: Path) -> Tables:
         raise SnapshotError(f"{path}: not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise SnapshotError(f"{path}: not a search of format {FORMAT}")
-    return content["tables"]  # type: ignore[no-any-return]
+    tables = content.get("tables")
+    if not isinstance(tables, dict):
+        raise SnapshotError(f"{path}: it holds no course file")
+    return tables
+
+
+def _checked(text: bytes, where: str) -> dict[str, Any]:
+    """Return a line of `trials.jsonl`.
+
+    Raises:
+        SnapshotError: it is damaged.
+    """
+    try:
+        line = json.loads(text)
+    except ValueError as error:
+        raise SnapshotError(f"{where}: not JSON: {error}") from error
+    wrong = [
+        n
+        for n, types in FIELDS.items()
+        if not isinstance(line, dict) or n not in line or not isinstance(line[n], types)
+    ]
+    if not wrong and set(line["total"]) != set(COSTS):
+        wrong = ["total"]
+    if wrong:
+        raise SnapshotError(
+            f"{where}: '{wrong[0]}' is missing or damaged. Remedy: cut the file before this line."
+        )
+    return dict(line)
 
 
 def _finite(value: float) -> float | None:

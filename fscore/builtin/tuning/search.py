@@ -14,17 +14,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 
 from attrs import define, field, frozen
 
 from fscore.builtin.record.directory import RunDirectory
+from fscore.builtin.record.files import write_file
 from fscore.builtin.record.resume import distributions
 from fscore.builtin.tables import document, resolved, unstructure
 from fscore.builtin.tuning.checks import check_search, privacy_of
-from fscore.builtin.tuning.journal import Journal
+from fscore.builtin.tuning.journal import COSTS, Journal
 from fscore.builtin.tuning.lineage import Lineage
 from fscore.builtin.tuning.page import page
 from fscore.builtin.tuning.space import axes
@@ -49,6 +50,8 @@ class Finished:
     outcome: Outcome
     report: Report | None
     """None: it failed, for `outcome.reason`."""
+    cost: Mapping[str, float]
+    """What it cost alone, by unit of a budget, whether it failed or not."""
 
     @property
     def reason(self) -> str:
@@ -62,6 +65,8 @@ class Running:
 
     trial: Trial
     order: int
+    steps: int
+    """Versions that it computes if it does not fail."""
     ends: int
     """In versions computed one after another on the tuner's own workers, where it is asynchronous."""
     before: Outcome
@@ -118,6 +123,7 @@ class Tuning:
 
         Raises:
             CourseError: every trial failed.
+            WriteError: the disk is full; the search can go on from its folder.
             ConfigError: the budget does not pay for the first trial.
             SnapshotError: the folder holds another search, or another process is at it.
         """
@@ -128,6 +134,8 @@ class Tuning:
         ):
             yield from self._search(pool)
             self._journal.end()
+        if not self.finished:
+            raise CourseError("tune: the tuner asked for no trial")
         if all(done.report is None for done in self.finished):
             raise CourseError(
                 f"tune: all {len(self.finished)} trials failed: {self.finished[-1].reason}"
@@ -175,11 +183,7 @@ class Tuning:
 
     def spent(self) -> dict[str, float]:
         """Return what all trials cost so far, in each unit of a budget."""
-        reports = [done.report for done in self.finished if done.report is not None]
-        return {
-            unit: math.fsum(getattr(report, unit) for report in reports)
-            for unit in ("versions", "client_updates", "virtual_time")
-        }
+        return {unit: math.fsum(done.cost[unit] for done in self.finished) for unit in COSTS}
 
     def _pool(self) -> contextlib.AbstractContextManager[Executor | None]:
         return processes(self.workers) if self.workers > 1 else contextlib.nullcontext()
@@ -202,7 +206,8 @@ class Tuning:
                 break
             before = self._outcomes.get(_source(trial), Outcome())
             noted = self._journal.outcome(trial)
-            started.append(Running(trial, self._asked, self._clock + steps, before, noted))
+            ends = self._clock + steps
+            started.append(Running(trial, self._asked, steps, ends, before, noted))
             self._asked += 1
         fresh = [one for one in started if one.noted is None]
         for one in fresh:
@@ -252,18 +257,13 @@ class Tuning:
             outcome = advance(self._step(one.trial), self.plugins)
         else:
             outcome = _result(one.future)
+        cost = {unit: max(getattr(outcome, unit) - getattr(one.before, unit), 0) for unit in COSTS}
         if outcome.reason:
-            return Finished(one.trial, outcome, None)
+            self._reserved -= one.steps - int(cost["versions"])
+            return Finished(one.trial, outcome, None, cost)
         self._outcomes[one.trial.id] = outcome
-        report = Report(
-            outcome.value,
-            outcome.clients,
-            outcome.stderr,
-            outcome.versions - one.before.versions,
-            outcome.client_updates - one.before.client_updates,
-            outcome.virtual_time - one.before.virtual_time,
-        )
-        return Finished(one.trial, outcome, report)
+        report = Report(outcome.value, outcome.clients, outcome.stderr, **cost)
+        return Finished(one.trial, outcome, report, cost)
 
     # ------------------------------------------------------------------------ what it leaves
 
@@ -276,10 +276,15 @@ class Tuning:
         return resolved(resolve(tables, plugins=self.plugins))
 
     def write(self) -> None:
-        """Write `best.toml` and `report.html`."""
+        """Write `best.toml` and `report.html`.
+
+        Raises:
+            WriteError: they could not be written.
+        """
         remark = f"# {self.remark}\n" if self.remark else ""
-        (self.folder / "best.toml").write_text(remark + document(self.best_tables()))
-        (self.folder / "report.html").write_text(page(self))
+        best = remark + document(self.best_tables())
+        write_file(self.folder / "best.toml", best.encode())
+        write_file(self.folder / "report.html", page(self).encode())
 
     @property
     def remark(self) -> str:

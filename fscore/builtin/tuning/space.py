@@ -64,6 +64,14 @@ class Axis:
             return math.log(middle / low) / math.log(high / low)
         return (middle - low) / (high - low)
 
+    def may_be(self, value: Any) -> bool:
+        """Whether the key can have a value; of a range that is no integer only its ends are met."""
+        if self.values:
+            return value in self.values
+        if not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high if self.whole else value in (self.low, self.high)
+
     def corners(self) -> tuple[Scalar, ...]:
         """Return the values that show whether the course takes this axis: all of a list, the ends of a range."""
         return self.values or (self.at(0.0), self.at(1.0))
@@ -102,25 +110,33 @@ def problems(space: Mapping[str, Any], where: str = "tune.space") -> Iterator[st
     """Yield what is wrong with a space, one line each."""
     if not space:
         yield f"{where}: empty; name at least one dotted key of the course"
-    space = flat(space)
-    for place, (key, entry) in enumerate(space.items()):
-        found = list(_entry_problems(entry, list(space)[:place]))
+    before: dict[str, Any] = {}
+    for key, entry in flat(space).items():
+        found = list(_entry_problems(entry, before))
         yield from (f"{where}.{key}: {line}" for line in found)
+        before[key] = None if found else _axis(key, entry)
 
 
-def _entry_problems(entry: Any, before: Sequence[str]) -> Iterator[str]:
+def _entry_problems(entry: Any, before: Mapping[str, Axis | None]) -> Iterator[str]:
     if isinstance(entry, list):
-        if not entry:
-            yield "an empty list"
+        yield from _list_problems(entry)
     elif not _formed(entry):
         yield f"expected {FORMS}"
     elif "values" in entry:
-        if not (isinstance(entry["values"], list) and entry["values"]):
-            yield "values: expected a list that is not empty"
+        yield from (f"values: {line}" for line in _list_problems(entry["values"]))
     else:
         yield from _range_problems(entry)
     if isinstance(entry, Mapping):
         yield from _when_problems(entry.get("when", {}), before)
+
+
+def _list_problems(values: Any) -> Iterator[str]:
+    if not (isinstance(values, list) and values):
+        yield "expected a list that is not empty"
+        return
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            yield f"{value!r} stands there twice"
 
 
 def _formed(entry: Any) -> bool:
@@ -147,13 +163,17 @@ def _range_problems(entry: Mapping[str, Any]) -> Iterator[str]:
         yield f"a logarithmic range needs low > 0, got {low}"
 
 
-def _when_problems(when: Any, before: Sequence[str]) -> Iterator[str]:
+def _when_problems(when: Any, before: Mapping[str, Axis | None]) -> Iterator[str]:
     if not isinstance(when, Mapping):
         yield 'when: expected a table, like { "trainer.use" = "prox" }'
         return
-    for key in flat(when):
+    for key, given in flat(when).items():
         if key not in before:
             yield f"when: '{key}' is no key of the space before this one"
+        elif (axis := before[key]) is not None:
+            for value in given if isinstance(given, list) else [given]:
+                if not axis.may_be(value):
+                    yield f"when: '{key}' is never {value!r}"
 
 
 def draw(space: Sequence[Axis], rng: np.random.Generator) -> Params:

@@ -26,7 +26,7 @@ from fscore.builtin.record.snapshot import latest
 from fscore.component import Component, figures_of
 from fscore.config import Tables, resolve
 from fscore.course import Course
-from fscore.errors import ConfigError, CourseError
+from fscore.errors import ConfigError, CourseError, WriteError
 from fscore.events import Released
 from fscore.params import digest
 
@@ -68,15 +68,18 @@ def advance(step: Step, plugins: Plugins = ()) -> Outcome:
     """Run a step.
 
     Raises:
-        PluginError: a plugin broke its contract; what else goes wrong fails the trial.
+        PluginError: a plugin broke its contract.
+        WriteError: the disk is full; what else goes wrong fails the trial.
     """
     import torch
 
     torch.set_num_threads(1)
     try:
         return _advanced(step, plugins)
+    except WriteError:  # of the disk, not of the trial
+        raise
     except (ConfigError, CourseError) as error:
-        return Outcome(reason=str(error).replace("\n", "; "))
+        return Outcome(reason=one_line(error))
 
 
 def _advanced(step: Step, plugins: Plugins) -> Outcome:
@@ -84,7 +87,12 @@ def _advanced(step: Step, plugins: Plugins) -> Outcome:
     record = RunDirectory.open(step.folder) if there else RunDirectory.create(step.folder, "trial")
     try:
         if ended := record.read_result() if there else None:
-            return Outcome(reason=ended["reason"])
+            return Outcome(
+                reason=ended["reason"],
+                versions=ended["versions"],
+                client_updates=ended["tasks"]["used"],
+                virtual_time=ended["virtual_time"],
+            )
         executor = {"executor": record.read_run()["course"]["executor"]} if there else {}
         course = Course(resolve({**step.tables, **executor}, plugins=plugins), record)
         record.write_run(describe(course))
@@ -104,9 +112,14 @@ def _run(course: Course, step: Step, record: RunDirectory) -> Outcome:
         judged.append(judge(course, step))
         return True
 
-    result = course.run(reached)
+    try:
+        result = course.run(reached)
+    except WriteError:
+        raise
+    except CourseError as error:
+        return evolve(costs(course), reason=one_line(error))
     if result is not None:
-        return Outcome(reason=result.reason)
+        return evolve(costs(course), reason=result.reason)
     if step.noise is not None:
         charge(course, step.noise)
     write(course, record)
@@ -136,15 +149,27 @@ def judge(course: Course, step: Step) -> Outcome:
         value = cut + error * float(rng.standard_normal())
     if not math.isfinite(value):
         raise CourseError(f"{step.metric} is not finite")
-    return Outcome(
-        value,
-        len(own),
-        error,
-        course.book.version,
-        course.book.counts["used"],
-        course.loop.now,
-        digest(course.bank[course.book.version]),
+    return evolve(
+        costs(course),
+        value=value,
+        clients=len(own),
+        stderr=error,
+        digest=digest(course.bank[course.book.version]),
     )
+
+
+def costs(course: Course) -> Outcome:
+    """Return an outcome that holds what a course has cost so far, and nothing else."""
+    return Outcome(
+        versions=course.book.version,
+        client_updates=course.book.counts["used"],
+        virtual_time=course.loop.now,
+    )
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error in one line."""
+    return str(error).replace("\n", "; ")
 
 
 def charge(course: Course, noise: float) -> None:

@@ -182,6 +182,10 @@ class TestPBT(Contract):
         rate = Axis("trainer.lr", (), 0.01, 1.0, log=True)
         assert [perturbed(rate, 0.5, 2.0, up=up) for up in (True, False)] == [1.0, 0.25]
         assert perturbed(rate, 0.8, 2.0, up=True) == 1.0
+        whole = Axis("trainer.batch_size", (), 1, 8)
+        assert [perturbed(whole, v, 1.2, up=up) for v in (1, 2, 8) for up in (True, False)] == [
+            2, 1, 3, 1, 8, 7,
+        ]  # fmt: skip
         sizes = Axis("trainer.batch_size", (5, 10, 20))
         assert [
             perturbed(sizes, v, 2.0, up=up) for v, up in ((10, True), (20, True), (5, False))
@@ -202,6 +206,25 @@ def test_conditional_options_are_there_only_with_what_they_depend_on():
     )
     for trial in asked:
         assert ("trainer.nesterov" in trial.params) == (trial.params["trainer.momentum"] == 0.9)
+
+
+def test_a_space_may_be_nested(tmp_path):
+    flat = {"use": "bohb", "versions": 4, "eta": 2, "random_fraction": 0.0}
+    nested = {**flat, "space": {"trainer": {"lr": SPACE["trainer.lr"]}}}
+    one, other = (searched(tmp_path / n, t) for n, t in (("a", flat), ("b", nested)))
+    assert [d.trial for d in one.finished] == [d.trial for d in other.finished]
+    assert len(other.tuner.observed[0][1]) == 1
+
+
+@pytest.mark.parametrize("use", ["tpe", "gp"])
+def test_choices_may_be_lists(tmp_path, use):
+    space = {"model.hidden": [[4], [8, 8]]}
+    tune = {"use": use, "trials": 4, "startup": 2, "versions": 1, "space": space}
+    storage = str(tmp_path / "study.log")
+    tuning = searched(tmp_path / "s", {**tune, "storage": storage}, model={"use": "mlp"})
+    assert {str(d.trial.params["model.hidden"]) for d in tuning.finished} <= {"[4]", "[8, 8]"}
+    assert {t.params["model.hidden"] for t in opened(storage).trials} <= {"[4]", "[8, 8]"}
+    assert all(isinstance(d.trial.params["model.hidden"], list) for d in tuning.finished)
 
 
 def test_proposals_depend_on_what_is_known_and_not_on_the_process(tmp_path):
@@ -289,8 +312,12 @@ def test_a_promoted_trial_equals_one_that_was_never_interrupted(tmp_path):
     assert longest.outcome.digest == whole.result.digest
 
 
-def test_more_clients_are_evaluated_at_higher_rungs(tmp_path):
-    fidelity = {"evaluation.final_clients": [2, 4, 6]}
+@pytest.mark.parametrize(
+    "fidelity",
+    [{"evaluation.final_clients": [2, 4, 6]}, {"evaluation": {"final_clients": [2, 4, 6]}}],
+    ids=["flat", "nested"],
+)
+def test_more_clients_are_evaluated_at_higher_rungs(tmp_path, fidelity):
     tuning = searched(tmp_path, {"use": "successive_halving", "fidelity": fidelity})
     seen = {(d.trial.versions, d.report.clients) for d in tuning.finished}
     assert [max(n for v, n in seen if v == versions) for versions in (1, 3, 9)] == [2, 4, 6]
@@ -334,6 +361,33 @@ def test_fedex_is_wrapped_by_halving(tmp_path):
         (
             {"use": "hyperband", "min_versions": 10},
             "tune.min_versions: 10 versions, but a full trial has 9",
+        ),
+        (
+            {"use": "asha", "min_versions": 10},
+            "tune.min_versions: 10 versions, but a full trial has 9",
+        ),
+        (
+            {"use": "pbt", "population": 4, "interval": 2, "budget": {"versions": 7}},
+            "tune.budget.versions: 7 versions do not pay for the first 2 of 4 trials. "
+            "Remedy: raise it, or lower tune.population.",
+        ),
+        (
+            {"use": "hyperband", "fidelity": {"sampler.clients": 3}},
+            "tune.fidelity.sampler.clients: expected a list, one value for each of 3 rungs",
+        ),
+        (
+            {"use": "hyperband", "fidelity": {"sampler.clients": [2, 3, "a"]}},
+            "tune.fidelity.sampler.clients: expected an integer or a number, got the string 'a'",
+        ),
+        (
+            {"use": "tpe", "storage": "/nowhere/study.log"},
+            "tune.storage: '/nowhere/study.log' cannot be used: [Errno 2] No such file or directory: "
+            "'/nowhere/study.log'. Remedy: the path of a journal file, or a URL like sqlite:///study.db.",
+        ),
+        (
+            {"use": "tpe", "storage": "foo://x"},
+            "tune.storage: 'foo://x' cannot be used: Can't load plugin: sqlalchemy.dialects:foo. "
+            "Remedy: the path of a journal file, or a URL like sqlite:///study.db.",
         ),
         (
             {"use": "hyperband", "fidelity": {"sampler.clients": [2, 4]}},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define
 
@@ -11,6 +11,9 @@ from fs_hpo.sampling import Proposing
 from fscore.builtin.tuning.space import Params
 from fscore.component import ge, option, state
 from fscore.kinds.tuner import Report, Trial
+
+if TYPE_CHECKING:
+    from fscore.course import Course
 
 
 @define(eq=False, slots=False)
@@ -48,6 +51,11 @@ class ASHA(Proposing):
     def at(self, rung: int) -> int:
         """Return the versions of a rung."""
         return int(self.versions // self.eta ** (self.top - rung))
+
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse trials whose first rung is longer than their last."""
+        if self.min_versions > self.versions:
+            yield f"tune.min_versions: {self.min_versions} versions, but a full trial has {self.versions}"
 
     def ask(self) -> Sequence[Trial]:
         jobs = []

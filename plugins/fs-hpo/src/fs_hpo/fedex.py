@@ -18,6 +18,7 @@ from fscore.builtin.policies import (
     choice_problems,
     table_of,
 )
+from fscore.builtin.record.files import write_file
 from fscore.builtin.tables import document
 from fscore.builtin.tuning.space import Axis, axes, flat, problems
 from fscore.component import between, ge, gt, option, state
@@ -276,4 +277,5 @@ def write_schedule(policy: FedEx, course: Course) -> None:
     """Write `schedule-0.toml` into the run directory: the [[policy]] table that replays the policy of that place."""
     if course.record is not None:
         name = table_of(policy, course).replace("policy.", "schedule-")
-        (course.record.path / f"{name}.toml").write_text(document({"policy": [schedule(policy)]}))
+        text = document({"policy": [schedule(policy)]})
+        write_file(course.record.path / f"{name}.toml", text.encode())

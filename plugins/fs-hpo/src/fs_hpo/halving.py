@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from fs_hpo.sampling import Observation, Proposing
-from fscore.builtin.tuning.space import Params
+from fscore.builtin.tuning.space import Params, axes, flat
 from fscore.component import between, ge, option, options_of, state
+from fscore.config import structure_option
 from fscore.errors import nearest
 from fscore.kinds.tuner import Report, Trial
 
@@ -27,7 +28,7 @@ class Halving(Proposing):
 
     eta: int = option(3, doc="One of so many trials goes on at each rung.", validator=ge(2))
     min_versions: int = option(1, doc="Versions of the shortest trials.", validator=ge(1))
-    fidelity: dict[str, list[Any]] = option(
+    fidelity: dict[str, Any] = option(
         factory=dict,
         doc="Options by rung, the last value for full trials; trials start again where they are not of the evaluation.",
     )
@@ -73,7 +74,7 @@ class Halving(Proposing):
                 "Remedy: raise it, or lower tune.trials."
             )
         most = max(len(rungs) for _, rungs in self.brackets())
-        for key, values in self.fidelity.items():
+        for key, values in flat(self.fidelity).items():
             yield from _fidelity_problems(key, values, most, course)
 
     # ------------------------------------------------------------------------ asked and told
@@ -97,7 +98,8 @@ class Halving(Proposing):
 
     def tell(self, trial: Trial, report: Report | None) -> None:
         loss = None if report is None else self.loss(report)
-        params = {key: value for key, value in trial.params.items() if key in self.space}
+        searched = {axis.key for axis in axes(self.space)}
+        params = {key: value for key, value in trial.params.items() if key in searched}
         self.observed.append((trial.versions, params, loss))
         if loss is not None:
             self.losses[trial.id] = loss
@@ -112,7 +114,7 @@ class Halving(Proposing):
         whole = [(self.losses[t], t, params) for t, params in self.alive if t in self.losses]
         best = sorted(whole, key=lambda entry: entry[:2])[:keep]
         self.alive = [(trial, params) for _, trial, params in best]
-        if any(not key.startswith("evaluation.") for key in self.fidelity):
+        if any(not key.startswith("evaluation.") for key in flat(self.fidelity)):
             self.alive = [self._new(params) for _, params in self.alive]
 
     def _new(self, params: Params) -> tuple[int, Params]:
@@ -121,7 +123,8 @@ class Halving(Proposing):
 
     def _extra(self, rungs: Sequence[int]) -> dict[str, Any]:
         """Return the options of the current rung; rungs are counted from the last."""
-        return {key: values[self.rung - len(rungs)] for key, values in self.fidelity.items()}
+        by_rung = flat(self.fidelity).items()
+        return {key: values[self.rung - len(rungs)] for key, values in by_rung}
 
 
 def _cost(tuner: Halving, trials: int, rungs: Sequence[int]) -> int:
@@ -132,7 +135,7 @@ def _cost(tuner: Halving, trials: int, rungs: Sequence[int]) -> int:
     return total
 
 
-def _fidelity_problems(key: str, values: Sequence[Any], most: int, course: Course) -> Iterable[str]:
+def _fidelity_problems(key: str, values: Any, most: int, course: Course) -> Iterable[str]:
     table, _, name = key.rpartition(".")
     where = f"tune.fidelity.{key}"
     component = course.components.get(table)
@@ -140,8 +143,13 @@ def _fidelity_problems(key: str, values: Sequence[Any], most: int, course: Cours
         yield f"{where}: no table [{table}]{nearest(table, course.components)}"
     elif name not in (known := {a.name for a in options_of(type(component))}):
         yield f"{where}: unknown option of '{component.name}'{nearest(name, known)}"
-    if len(values) < most:
+    elif not isinstance(values, list):
+        yield f"{where}: expected a list, one value for each of {most} rungs"
+    elif len(values) < most:
         yield f"{where}: expected a value for each of {most} rungs, got {len(values)}"
+    else:
+        for value in values:
+            yield from structure_option(type(component), name, value, where)[1]
 
 
 @define(eq=False, slots=False)
@@ -198,7 +206,7 @@ class BOHB(Hyperband):
     )
 
     def sample(self) -> Params:
-        needed = len(self.space) + 3
+        needed = len(axes(self.space)) + 3
         levels: dict[int, list[Observation]] = {}
         for versions, params, loss in self.observed:
             if loss is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define
 
 from fs_hpo.sampling import Method, Observation, Proposing
-from fs_hpo.storage import mirror
+from fs_hpo.storage import mirror, opened
 from fscore.builtin.tuning.space import Params, axes
 from fscore.component import ge, option, state
+from fscore.errors import WriteError
 from fscore.kinds.tuner import Report, Trial
+
+if TYPE_CHECKING:
+    from fscore.course import Course
 
 
 @define(eq=False, slots=False)
@@ -28,6 +32,14 @@ class ModelBased(Proposing):
         doc="Optuna storage that is kept up to date beside: a journal file, or a URL (sqlite:///x.db).",
     )
     told: list[tuple[Params, float | None]] = state(list)
+
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse a storage that cannot be used; it is made here."""
+        if self.storage:
+            try:
+                opened(self.storage)
+            except WriteError as error:
+                yield str(error)
 
     def ask(self) -> Sequence[Trial]:
         count = min(self.parallel, self.trials - self.drawn)

@@ -45,7 +45,13 @@ class PBT(Proposing):
     selections: int = state(int)
 
     def check(self, course: Course) -> Iterable[str]:
-        """Refuse options that cannot change while a course runs."""
+        """Refuse a budget below one selection, and options that cannot change while a course runs."""
+        limit, first = self.budget.versions, min(self.interval, self.versions)
+        if limit is not None and limit < self.population * first:
+            yield (
+                f"tune.budget.versions: {limit} versions do not pay for the first {first} of {self.population} trials. "
+                "Remedy: raise it, or lower tune.population."
+            )
         for axis in axes(self.space):
             if not changeable(course.components, axis.key):
                 yield (
@@ -112,9 +118,15 @@ def explored(space: Sequence[Axis], params: Params, tuner: PBT, rng: np.random.G
 
 
 def perturbed(axis: Axis, value: Scalar, factor: float, *, up: bool) -> Scalar:
-    """Return a number times `factor` or its inverse, inside its range; of a list, the neighbour."""
+    """Return a number times `factor` or its inverse, inside its range; of a list, the neighbour.
+
+    An integer moves by one at least.
+    """
     if axis.values:
         place = axis.values.index(value) + (1 if up else -1)
         return axis.values[min(max(place, 0), len(axis.values) - 1)]
-    changed = min(max(float(value) * (factor if up else 1 / factor), axis.low), axis.high)
-    return round(changed) if axis.whole else float(changed)
+    changed = float(value) * (factor if up else 1 / factor)
+    if axis.whole:
+        changed = max(round(changed), int(value) + 1) if up else min(round(changed), int(value) - 1)
+    changed = min(max(changed, axis.low), axis.high)
+    return int(changed) if axis.whole else float(changed)

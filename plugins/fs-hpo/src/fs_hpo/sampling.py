@@ -6,6 +6,7 @@ anew for it. So a search that is told its results again proposes the same, whate
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,7 +93,7 @@ def suggested(
 
 
 def frozen_trial(space: Sequence[Axis], observation: Observation) -> optuna.trial.FrozenTrial:
-    """Return an observation as Optuna keeps it; without a loss it is under way."""
+    """Return an observation as Optuna keeps it; without a loss it is under way. Lists and tables stand as text."""
     import optuna
 
     states = optuna.trial.TrialState
@@ -100,7 +101,7 @@ def frozen_trial(space: Sequence[Axis], observation: Observation) -> optuna.tria
     return optuna.trial.create_trial(
         state=states.RUNNING if observation.loss is None else states.COMPLETE,
         value=observation.loss,
-        params={axis.key: observation.params[axis.key] for axis in known},
+        params={axis.key: _kept(observation.params[axis.key]) for axis in known},
         distributions={axis.key: distribution(axis) for axis in known},
     )
 
@@ -110,15 +111,21 @@ def distribution(axis: Axis) -> optuna.distributions.BaseDistribution:
     from optuna import distributions as d
 
     if axis.values:
-        return d.CategoricalDistribution(axis.values)
+        return d.CategoricalDistribution([_kept(value) for value in axis.values])
     if axis.whole:
         return d.IntDistribution(int(axis.low), int(axis.high), log=axis.log)
     return d.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
+def _kept(value: Any) -> Any:
+    """Return a value as a storage keeps it: Optuna's choices are numbers, words or none."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
 def _suggest(trial: optuna.Trial, axis: Axis) -> Any:
     if axis.values:
-        return trial.suggest_categorical(axis.key, axis.values)
+        names = [_kept(value) for value in axis.values]
+        return axis.values[names.index(trial.suggest_categorical(axis.key, names))]
     if axis.whole:
         return trial.suggest_int(axis.key, int(axis.low), int(axis.high), log=axis.log)
     return trial.suggest_float(axis.key, axis.low, axis.high, log=axis.log)
