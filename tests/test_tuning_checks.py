@@ -222,6 +222,15 @@ def test_each_metric_is_charged_to_the_budget_and_noised(tmp_path):
         assert b.report.stderr == 0.5 / b.report.clients
 
 
+def test_no_two_trials_get_the_same_noise(tmp_path):
+    """Else differences of metrics, by which trials are chosen, would be released without noise."""
+    tune = {"use": "grid", "metric": "val_accuracy_mean", "direction": "maximize"}
+    tune |= {"space": {"evaluation.worst": [0.1, 0.2]}, "privacy": {"budget": 1.0}}
+    one, other = searched(tmp_path, tune, plugins=[Accountant], **CLIPPED).finished
+    assert one.outcome.digest == other.outcome.digest
+    assert one.report.value != other.report.value
+
+
 def test_a_budget_that_nobody_keeps_is_refused(tmp_path):
     with pytest.raises(CourseError) as caught:
         searched(tmp_path, {"use": "grid", "privacy": {"budget": 0.5}}, **CLIPPED)

@@ -247,7 +247,9 @@ class Tuning:
         kind, value = privacy_of(self.tuner)
         tables = self.lineage.course(trial.id, data=value if kind == "proxy_data" else None)
         noise = float(value) if kind == "budget" else None
-        return Step(self._place(trial.id), tables, trial.versions, self.tuner.metric, noise)
+        return Step(
+            self._place(trial.id), tables, trial.versions, self.tuner.metric, trial.id, noise
+        )
 
     def _done(self, one: Running) -> Finished:
         """Return the result of a step: noted before, computed elsewhere, or computed now."""
@@ -301,7 +303,7 @@ class Tuning:
             losses = [done.outcome.figures.get("epsilon", 0.0) for done in self._last()]
             return (
                 f"privacy: epsilon {math.fsum(losses):.4g} for the whole search, the sum over its {len(losses)} trials; "
-                "noise is drawn from the course's seed, as in a simulation"
+                "each client's metric was cut to [0, 1]; noise is drawn from the course's seed, as in a simulation"
             )
         return ""
 

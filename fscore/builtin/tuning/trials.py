@@ -44,6 +44,8 @@ class Step:
     tables: Tables
     versions: int
     metric: str
+    trial: int = 0
+    """Its id; no two trials get the same noise, or the difference of their metrics would have none."""
     noise: float | None = None
     """Noise multiplier of the metric, where it is charged to the accountant."""
 
@@ -143,7 +145,7 @@ def judge(course: Course, step: Step) -> Outcome:
         raise CourseError(f"nobody reported {step.metric}: no client that takes part has such data")
     value, error = metrics[step.metric], standard_error(own)
     if step.noise is not None:
-        rng = course.streams.generator("metric", course.book.version)
+        rng = course.streams.generator("metric", step.trial, course.book.version)
         error = step.noise / len(own)
         cut = math.fsum(min(max(v, 0.0), 1.0) for v in own) / len(own)
         value = cut + error * float(rng.standard_normal())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define
 
+from fs_hpo.halving import halvings
 from fs_hpo.sampling import Proposing
 from fscore.builtin.tuning.space import Params
 from fscore.component import ge, option, state
@@ -43,10 +44,7 @@ class ASHA(Proposing):
     @property
     def top(self) -> int:
         """The number of the highest rung."""
-        rung = 0
-        while self.min_versions * self.eta ** (rung + 1) <= self.versions:
-            rung += 1
-        return rung
+        return halvings(self.min_versions, self.versions, self.eta)
 
     def at(self, rung: int) -> int:
         """Return the versions of a rung."""

@@ -49,10 +49,7 @@ class Halving(Proposing):
 
     def halvings(self) -> int:
         """Return s, the most often that trials can be cut to 1/eta: eta^s * min_versions <= versions."""
-        s = 0
-        while self.min_versions * self.eta ** (s + 1) <= self.versions:
-            s += 1
-        return s
+        return halvings(self.min_versions, self.versions, self.eta)
 
     def rungs(self, s: int) -> list[int]:
         """Return the versions of the rungs of a bracket with `s` cuts: versions / eta^s, ..., versions."""
@@ -125,6 +122,14 @@ class Halving(Proposing):
         """Return the options of the current rung; rungs are counted from the last."""
         by_rung = flat(self.fidelity).items()
         return {key: values[self.rung - len(rungs)] for key, values in by_rung}
+
+
+def halvings(shortest: int, versions: int, eta: int) -> int:
+    """Return the largest s with eta^s * shortest <= versions; 0 where there is none."""
+    s = 0
+    while shortest * eta ** (s + 1) <= versions:
+        s += 1
+    return s
 
 
 def _cost(tuner: Halving, trials: int, rungs: Sequence[int]) -> int:
