@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from byzantine_helpers import PLUGINS, crafted, some
@@ -252,6 +253,8 @@ def test_the_report_tells_attack_success_from_main_accuracy(tmp_path):
             "clients = 1\nsize = 9",
             "attack.0.size: the pattern has 9 pixels along a side, the image 8",
         ),
+        ("clients = 1\nvalue = inf", "attack.0.value: must be finite, got inf"),
+        ("clients = 1\nvalue = nan", "attack.0.value: must be finite, got nan"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, more, expected):
@@ -269,9 +272,43 @@ def test_a_radius_where_clients_keep_a_part_is_refused():
         tiny_course(toml, plugins=PLUGINS)
 
     assert str(error.value) == (
-        "attack.0.radius: needs clients that train and send the whole model. Remedy: remove it, or trainer.private "
-        "and trainer.frozen."
+        "attack.0.radius: needs clients that train and send the whole model. Remedy: remove it, remove trainer.private "
+        "and trainer.frozen, or choose another trainer."
     )
+
+
+def test_a_server_that_does_not_add_the_mean_is_advised_against(tmp_path):
+    course = loaded(
+        tmp_path, 'clients = 1\nscale = "replace"\n[server_optimizer]\nuse = "adam"'
+    ).course()
+
+    assert list(course.advice) == [
+        "attack.0.scale: 'replace' counts on a server that adds the mean times its lr, which server_optimizer 'adam' here "
+        "does not. Remedy: use 'sgd' without momentum, or a number."
+    ]
+
+
+def test_tokens_are_refused(tmp_path):
+    x = np.random.default_rng(0).integers(0, 9, (60, 5))
+    np.savez(tmp_path / "tokens.npz", x=x, y=x, client=np.arange(60) % 6)
+    toml = f"""
+    data = {{ use = "npz", path = "{tmp_path / "tokens.npz"}", num_classes = 9, unseen_clients = 0 }}
+    model = {{ use = "char_lstm" }}
+    objective = {{ use = "next_token" }}
+    [[attack]]
+    use = "badnets"
+    clients = 1
+    size = 1
+    shape = [1, 5]
+    """
+
+    with pytest.raises(ConfigError) as error:
+        tiny_course(toml, plugins=PLUGINS)
+
+    assert list(error.value.problems) == [
+        "attack.0.use: 'badnets' triggers classified samples, but the objective is 'next_token'. "
+        "Remedy: remove the attack, or use objective 'classification'."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +318,11 @@ def test_a_radius_where_clients_keep_a_part_is_refused():
             "",
             "attack.0.shape: samples are flat vectors of 4 values. Remedy: write the image's shape, like [8, 8].",
         ),
+        (
+            "shape = [4]",
+            "attack.0.shape: samples are flat vectors of 4 values. Remedy: write the image's shape, like [8, 8].",
+        ),
+        ("shape = [-2, -2]", "attack.0.shape: sides must be at least 1, got [-2, -2]"),
         ("shape = [3, 3]", "attack.0.shape: [3, 3] has 9 pixels, but a sample has 4 values"),
     ],
 )

@@ -12,6 +12,8 @@ from fs_byzantine.colluding import ALIE, IPM, MinMax, MinSum, z_max
 from fs_byzantine.free_rider import FreeRider
 from fs_byzantine.mimic import Mimic
 
+from fscore.errors import ConfigError
+
 THREE = torch.tensor([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]])
 
 
@@ -223,13 +225,34 @@ def test_mimic_learns_the_direction_of_largest_variance():
     assert abs(float(attack.learned["direction"][0])) > 0.95
 
 
-def test_mimic_of_a_client_that_does_not_exist_is_refused():
-    from fscore.errors import ConfigError
+UNSEEN = min(assembled("").population.unseen)
+ONE, TWO = sorted(set(range(8)) - set(assembled("").population.unseen))[:2]
 
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("clients = 1\ntarget = 8", "there is no client 8, ids are 0 to 7"),
+        (
+            f"clients = 1\ntarget = {UNSEEN}",
+            f"client {UNSEEN} never takes part in training. Remedy: choose another, or lower data.unseen_clients.",
+        ),
+        (
+            f"clients = [{ONE}]\ntarget = {ONE}",
+            f"with knowledge = 'all' it copies a client of the others, which client {ONE} is not. Remedy: choose another.",
+        ),
+        (
+            f"clients = [{ONE}]\ntarget = {TWO}\nknowledge = 'controlled'",
+            f"with knowledge = 'controlled' it copies one of its own clients, which client {TWO} is not. "
+            "Remedy: choose another.",
+        ),
+    ],
+)
+def test_mimic_of_a_client_that_it_cannot_copy_is_refused(options, expected):
     with pytest.raises(ConfigError) as error:
-        assembled('[[attack]]\nuse = "mimic"\nclients = 1\ntarget = 8')
+        assembled(f'[[attack]]\nuse = "mimic"\n{options}')
 
-    assert str(error.value) == "attack.0.target: there is no client 8, ids are 0 to 7"
+    assert str(error.value) == f"attack.0.target: {expected}"
 
 
 # ------------------------------------------------------------------------ free riders

@@ -8,9 +8,12 @@ from attrs import define
 from byzantine_helpers import PLUGINS, assembled, course
 from fs_byzantine.simple import LabelFlip
 
+from fscore.builtin.trainers import SGD
 from fscore.context import Samples
 from fscore.errors import ConfigError
 from fscore.kinds.privacy import PrivacyMechanism
+from fscore.params import Group
+from fscore.tasks import Task
 from fscore.testing.course import tiny_course
 
 EVERYBODY = """
@@ -146,6 +149,7 @@ def test_named_clients_are_controlled():
 
 
 UNSEEN = min(assembled("").population.unseen)
+SEEN = min(set(range(8)) - set(assembled("").population.unseen))
 
 
 @pytest.mark.parametrize(
@@ -158,6 +162,18 @@ UNSEEN = min(assembled("").population.unseen)
         (
             attack("sign_flip", clients="1.5"),
             "attack.0.clients: a share must be between 0 and 1, got 1.5",
+        ),
+        (
+            attack("sign_flip", clients="nan"),
+            "attack.0.clients: a share must be between 0 and 1, got nan",
+        ),
+        (
+            attack("sign_flip", clients="-1"),
+            "attack.0.clients: must be at least 0, got -1",
+        ),
+        (
+            attack("sign_flip", clients=f"[{SEEN}, {SEEN}]"),
+            f"attack.0.clients: client {SEEN} is named twice. Remedy: name it once.",
         ),
         (
             attack("sign_flip", clients="[9]"),
@@ -177,6 +193,10 @@ UNSEEN = min(assembled("").population.unseen)
             "attack.0.target: there is no class 3, classes are 0 to 2",
         ),
         (
+            attack("label_flip", "source = 1\ntarget = 1", clients="1"),
+            "attack.0.target: class 1 stays what it is. Remedy: choose another than source.",
+        ),
+        (
             attack("ipm", "epsilon = 0", clients="1"),
             "attack.0.epsilon: must be greater than 0, got 0.0",
         ),
@@ -187,6 +207,78 @@ def test_what_cannot_be_is_refused(toml, expected):
         assembled(toml)
 
     assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("toml", "expected"),
+    [
+        (
+            attack("ipm", "start = 3", clients="1"),
+            "attack.0.start: it never acts, since the course ends with version 3. Remedy: lower it.",
+        ),
+        (
+            attack("sign_flip", clients="0.05"),
+            "attack.0.clients: a share of 0.05 of 6 clients is nobody. Remedy: raise it.",
+        ),
+    ],
+)
+def test_what_never_acts_is_advised_against(toml, expected):
+    assert list(assembled(toml).advice) == [expected]
+
+
+@pytest.mark.parametrize("clients", ["0", "[]", "0.0"])
+def test_who_controls_nobody_on_purpose_needs_no_advice(clients):
+    assert list(assembled(attack("sign_flip", clients=clients)).advice) == []
+
+
+@define(eq=False)
+class Counts(SGD):
+    """Sends sums alone, as prototypes are."""
+
+    name = "counts"
+
+    def groups(self, space):
+        return {"model": Group((space.size,), reduce="sum", slot="model")}
+
+
+def test_who_would_forge_nothing_is_advised_against():
+    given = {"trainer": Counts()}
+    made = tiny_course(attack("sign_flip", clients="1"), plugins=PLUGINS, given=given)
+
+    assert list(made.attacks[0].advise(made)) == [
+        "attack.0.use: 'sign_flip' forges what is averaged, but trainer 'counts' sends nothing of the kind. "
+        "Remedy: remove the attack, or choose another trainer."
+    ]
+
+
+@define(eq=False)
+class Twice(SGD):
+    """Sends its model and a second vector of the same shape, which is averaged too."""
+
+    name = "twice"
+
+    def groups(self, space):
+        return {**super().groups(space), "second": Group((space.size,))}
+
+    def finish(self, variables, context):
+        values, rows = super().finish(variables, context)
+        return {**values, "second": torch.zeros_like(variables["model"])}, rows
+
+
+@pytest.mark.parametrize("use", ["gaussian", "random_update"])
+def test_each_group_gets_noise_of_its_own(use):
+    made = tiny_course(EVERYBODY + attack(use), plugins=PLUGINS, given={"trainer": Twice(lr=0.0)})
+    made.executor.start(made.site)
+    made.opener.compute([Task(0, SEEN, 0)])
+    sent = made.opener.outputs[0].values
+
+    assert not torch.equal(sent["model"], sent["second"])
+
+
+def test_noise_that_no_float_holds_fails_its_client_and_not_the_course():
+    run = course('[sampler]\nuse = "all"\n' + attack("gaussian", "std = 1e300", "1"))
+
+    assert (run.result.status, run.result.tasks["failed"]) == ("complete", 3)
 
 
 def test_alie_that_does_nothing_is_advised_against():

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from attrs import define
 from test_inversion_courses import HIDDEN, PLUGINS, toml
 
+from fscore.builtin.trainers import SGD
 from fscore.errors import ConfigError
+from fscore.params import Group
 from fscore.testing.course import tiny_course
 
 
@@ -48,6 +51,47 @@ def test_a_model_that_is_kept_in_part():
     assert problems(toml('use = "analytic"'), **{"trainer.private": ["linear"]}) == [
         "attack.0.use: 'analytic' needs the whole model, but trainer.private keeps a part of it at the client. "
         "Remedy: remove trainer.private."
+    ]
+
+
+@define(eq=False)
+class Half(SGD):
+    """Keeps the head of every client's model at the client, as a method of its own."""
+
+    name = "half"
+
+    def parts(self, space):
+        head = space.part(kinds=["linear"], names=["linear"])
+        return {**super().parts(space), "private": head, "shared": space.complement(head)}
+
+
+@define(eq=False)
+class Bank(SGD):
+    """Moves one of two models."""
+
+    name = "bank"
+
+    def slots(self, space):
+        return {"models": Group((2, space.size))}
+
+    def groups(self, space):
+        return {
+            "model": Group((space.size,), slot="models", at="which", rows=2),
+            "which": Group((), "int64", "sum", public=True),
+        }
+
+
+@pytest.mark.parametrize("trainer", [Half(batch_size=0), Bank(batch_size=0)])
+def test_a_trainer_that_sends_no_whole_model(trainer):
+    text = toml('use = "analytic"').replace("[trainer]", "[ignored]")
+    text = text.replace("[ignored]\n    batch_size = 0\n    lr = 0.1\n", "")
+
+    with pytest.raises(ConfigError) as error:
+        tiny_course(text, plugins=PLUGINS, given={"trainer": trainer})
+
+    assert list(error.value.problems) == [
+        "attack.0.use: 'analytic' needs the whole model on its way down and up, but trainer "
+        f"'{trainer.name}' sends something else. Remedy: remove the attack, or choose another trainer, like 'sgd'."
     ]
 
 

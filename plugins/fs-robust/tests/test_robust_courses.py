@@ -13,6 +13,7 @@ from fs_robust.norm_bound import NormBound
 from fs_robust.plugin import RobustPlugin
 
 from fscore.builtin.reference import reference
+from fscore.builtin.trainers import SGD
 from fscore.errors import ConfigError
 from fscore.kinds.attack import Attack
 from fscore.testing import AggregatorContract, fs_course
@@ -260,6 +261,28 @@ def test_fltrust_scales_every_update_to_the_length_of_the_servers_own():
     assert float(moved.norm()) <= float(root.norm()) * (1 + 1e-5)
 
 
+@define(eq=False)
+class Surveys(SGD):
+    """Measures all samples of a client before it trains."""
+
+    name = "surveys"
+
+    def survey(self, samples, context):
+        return {"count": torch.tensor(float(len(samples.y)))}
+
+
+def test_fltrust_with_a_trainer_that_surveys_samples_is_refused():
+    toml = DIGITS.replace("trainer = { lr = 0.1 }\n", "")
+
+    with pytest.raises(ConfigError) as error:
+        tiny_course(toml, plugins=PLUGINS, given={"trainer": Surveys()})
+
+    assert list(error.value.problems) == [
+        "aggregator.use: 'fltrust' trains on root data as a client does, but trainer 'surveys' first looks at all of a "
+        "client's samples. Remedy: choose another aggregator, or another trainer."
+    ]
+
+
 def test_fltrust_repeats_and_resumes():
     whole = tiny_course(DIGITS, plugins=PLUGINS).run()
     paused, resumed = (tiny_course(DIGITS, plugins=PLUGINS) for _ in range(2))
@@ -268,3 +291,12 @@ def test_fltrust_repeats_and_resumes():
     resumed.load(paused.dump())
 
     assert resumed.run().digest == whole.digest
+
+
+@pytest.mark.parametrize("byzantine", ["1", "0.25"])
+def test_a_cohort_that_lost_too_many_fails_and_the_course_goes_on(byzantine):
+    """Six clients, a third of whose updates are no numbers: Krum needs five updates."""
+    toml = ALL + '[[faults]]\nuse = "corrupt"\nhow = "nan"\nrate = 0.3\n'
+    run = fs_course(toml + aggregator(f'use = "krum"\nbyzantine = {byzantine}'), plugins=PLUGINS)
+
+    assert (run.result.status, run.result.versions, run.course.failed_cohorts) == ("partial", 3, 2)

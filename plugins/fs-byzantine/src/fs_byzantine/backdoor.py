@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import define
 
-from fs_byzantine.base import Byzantine, keeps_a_part
+from fs_byzantine.base import Byzantine, whole_models
 from fs_byzantine.simple import check_class
-from fscore.component import between, ge, gt, option
+from fscore.component import between, finite, ge, gt, option
 from fscore.context import Samples
 
 if TYPE_CHECKING:
@@ -77,6 +77,18 @@ class Backdoor(Byzantine):
 
     # -------------------------------------------------------------------------------- what is sent
 
+    def advise(self, course: Course) -> Iterable[str]:
+        """Say where the model is not replaced."""
+        yield from super().advise(course)
+        optimizer = course.server_optimizer
+        if self.scale == "replace" and (
+            optimizer.name != "sgd" or getattr(optimizer, "momentum", 0)
+        ):
+            yield (
+                f"{self.key}.scale: 'replace' counts on a server that adds the mean times its lr, which server_optimizer "
+                f"'{optimizer.name}' here does not. Remedy: use 'sgd' without momentum, or a number."
+            )
+
     @property
     def colludes(self) -> Literal["", "controlled"]:  # type: ignore[override]
         """Clients that enlarge what they send must know how many they are."""
@@ -126,12 +138,17 @@ class Backdoor(Byzantine):
         yield from check_class(self.key, "target", self.target, classes)
         if classes is None:
             yield f"{self.key}.use: '{self.name}' needs classes, but '{course.dataset.name}' has none"
+        if course.objective.name != "classification":
+            yield (
+                f"{self.key}.use: '{self.name}' triggers classified samples, but the objective is "
+                f"'{course.objective.name}'. Remedy: remove the attack, or use objective 'classification'."
+            )
         if isinstance(self.scale, float) and not 0 < self.scale < math.inf:
             yield f"{self.key}.scale: must be greater than 0, got {self.scale!r}"
-        if self.radius is not None and keeps_a_part(course):
+        if self.radius is not None and not whole_models(course):
             yield (
-                f"{self.key}.radius: needs clients that train and send the whole model. Remedy: remove it, or "
-                "trainer.private and trainer.frozen."
+                f"{self.key}.radius: needs clients that train and send the whole model. Remedy: remove it, remove "
+                "trainer.private and trainer.frozen, or choose another trainer."
             )
 
 
@@ -147,7 +164,7 @@ class BadNets(Backdoor):
     corner: Literal["top_left", "top_right", "bottom_left", "bottom_right"] = option(
         "bottom_right", doc="Where the pattern is."
     )
-    value: float = option(1.0, doc="Value of the pattern's pixels.")
+    value: float = option(1.0, doc="Value of the pattern's pixels.", validator=finite())
     shape: list[int] = option(
         factory=list, doc="Shape of an image, where samples are flat vectors: [8, 8]."
     )
@@ -171,14 +188,16 @@ class BadNets(Backdoor):
         """Refuse samples that are no images, and patterns that are larger than the image."""
         yield from super().check(course)
         shape = tuple(self.shape) or self.sample
-        if math.prod(shape) != math.prod(self.sample):
+        if min(shape, default=1) < 1:
+            yield f"{self.key}.shape: sides must be at least 1, got {list(shape)}"
+        elif math.prod(shape) != math.prod(self.sample):
             yield (
                 f"{self.key}.shape: {list(shape)} has {math.prod(shape)} pixels, but a sample has "
                 f"{math.prod(self.sample)} values"
             )
         elif len(shape) < 2:
             yield (
-                f"{self.key}.shape: samples are flat vectors of {shape[0]} values. "
+                f"{self.key}.shape: samples are flat vectors of {math.prod(shape)} values. "
                 "Remedy: write the image's shape, like [8, 8]."
             )
         elif self.size > min(shape[-2:]):

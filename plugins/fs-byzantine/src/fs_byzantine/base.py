@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from fscore.kinds.population import Population
     from fscore.params import Layout, Tensors
 
-Forge = Callable[["torch.Tensor", "Context"], "torch.Tensor"]
+Forge = Callable[["torch.Tensor", "Context", int], "torch.Tensor"]
+"""(honest values of a group, context, the group's place) -> what is sent."""
 
 
 @define(eq=False, slots=False)
@@ -70,6 +71,8 @@ class Byzantine(Attack):
         population = course.population
         if isinstance(self.clients, list):
             yield from self._check_ids(self.clients, population)
+        elif isinstance(self.clients, int) and self.clients < 0:
+            yield f"{self.key}.clients: must be at least 0, got {self.clients}"
         elif isinstance(self.clients, float) and not 0 <= self.clients <= 1:
             yield f"{self.key}.clients: a share must be between 0 and 1, got {self.clients!r}"
         elif not 0 <= (count := self.count(population)) <= population.participants:
@@ -80,7 +83,20 @@ class Byzantine(Attack):
         if self.stop is not None and self.stop <= self.start:
             yield f"{self.key}.stop: version {self.stop} is not after start, {self.start}. Remedy: raise it."
 
+    def advise(self, course: Course) -> Iterable[str]:
+        """Say where it will do nothing."""
+        last = course.config.course.until.versions
+        if last is not None and self.start >= last:
+            yield f"{self.key}.start: it never acts, since the course ends with version {last}. Remedy: lower it."
+        if isinstance(self.clients, float) and self.clients and not self.count(course.population):
+            yield (
+                f"{self.key}.clients: a share of {self.clients:g} of {course.population.participants} clients is nobody. "
+                "Remedy: raise it."
+            )
+
     def _check_ids(self, clients: list[int], population: Population) -> Iterable[str]:
+        for client in sorted({client for client in clients if clients.count(client) > 1}):
+            yield f"{self.key}.clients: client {client} is named twice. Remedy: name it once."
         for client in clients:
             if not 0 <= client < population.size:
                 yield (
@@ -93,9 +109,19 @@ class Byzantine(Attack):
                 )
 
 
-def keeps_a_part(course: Course) -> bool:
-    """Return whether clients keep or freeze a part of the model, so that what is sent is not the whole of it."""
-    return any(getattr(course.trainer, option_name, None) for option_name in ("private", "frozen"))
+def whole_models(course: Course) -> bool:
+    """Return whether each client receives one whole model, trains all of it, and sends how that changed."""
+    trainer, space = course.trainer, course.space
+    sent, update = (
+        layout.get("model") for layout in (trainer.downloads(space), trainer.groups(space))
+    )
+    return (
+        sent is not None
+        and update is not None
+        and sent.shape == update.shape == (space.size,)
+        and not update.at
+        and trainer.parts(space)["shared"] == space.whole
+    )
 
 
 class Forged(Stage):
@@ -113,7 +139,8 @@ class Forged(Stage):
     def apply(self, values: Tensors, context: Context) -> tuple[Tensors, Tensors]:
         if not self.attack.acts(context.task.version):
             return values, {}
-        return {n: self.forge(v, context) if n in self.names else v for n, v in values.items()}, {}
+        forged = {n: self.forge(values[n], context, i) for i, n in enumerate(self.names)}
+        return {**values, **forged}, {}
 
 
 @define(eq=False, slots=False)
@@ -125,9 +152,18 @@ class Forger(Byzantine):
         doc="'obey': what it sends is compressed, clipped and noised as honest updates are; 'skip': it is not.",
     )
 
-    def forge(self, values: torch.Tensor, context: Context) -> torch.Tensor:
-        """Return what is sent in the place of an honest group, of the same shape."""
+    def forge(self, values: torch.Tensor, context: Context, place: int) -> torch.Tensor:
+        """Return what is sent in the place of an honest group, of the same shape; `place` is the group's among all."""
         raise NotImplementedError
+
+    def advise(self, course: Course) -> Iterable[str]:
+        """Say where nothing that is sent would be forged."""
+        yield from super().advise(course)
+        if all(group.reduce != "mean" for group in course.trainer.groups(course.space).values()):
+            yield (
+                f"{self.key}.use: '{self.name}' forges what is averaged, but trainer '{course.trainer.name}' sends nothing "
+                "of the kind. Remedy: remove the attack, or choose another trainer."
+            )
 
     def stages(self) -> Iterable[Stage]:
         """Return the step that forges: before the lossy ones (rank 35), or after them (rank 75)."""

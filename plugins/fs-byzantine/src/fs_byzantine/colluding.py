@@ -41,6 +41,7 @@ class Colluding(Byzantine):
 
     def advise(self, course: Course) -> Iterable[str]:
         """Say where nobody could know what it knows."""
+        yield from super().advise(course)
         if self.knowledge == "all" and "individual_updates" in course.removed:
             yield (
                 f"{self.key}.knowledge: single updates are hidden in this course, but '{self.name}' knows them all. "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from attrs import define
 
-from fs_byzantine.base import Byzantine, keeps_a_part
+from fs_byzantine.base import Byzantine, whole_models
 from fscore.component import ge, option, state
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class FreeRider(Byzantine):
         trainer = course.trainer
         groups = trainer.groups(course.space)
         whole = [n for n, g in groups.items() if g.reduce == "mean"]
-        if self.sends == "previous" and (whole != ["model"] or keeps_a_part(course)):
+        if self.sends == "previous" and (whole != ["model"] or not whole_models(course)):
             yield (
                 f"{self.key}.sends: 'previous' needs updates that are whole models, but trainer '{trainer.name}' sends "
                 "something else. Remedy: set it to 'nothing'."

@@ -37,10 +37,26 @@ class Mimic(Colluding):
 
     def check(self, course: Course) -> Iterable[str]:
         yield from super().check(course)
-        if self.target is not None and self.target >= course.population.size:
+        population = course.population
+        if self.target is None:
+            return
+        if self.target >= population.size:
             yield (
-                f"{self.key}.target: there is no client {self.target}, ids are 0 to {course.population.size - 1}"
+                f"{self.key}.target: there is no client {self.target}, ids are 0 to {population.size - 1}"
             )
+        elif self.target in population.unseen:
+            yield (
+                f"{self.key}.target: client {self.target} never takes part in training. "
+                "Remedy: choose another, or lower data.unseen_clients."
+            )
+        elif isinstance(self.clients, list) and self.clients:
+            own = self.knowledge == "controlled"
+            if (self.target in self.clients) is not own:
+                yield (
+                    f"{self.key}.target: with knowledge = {self.knowledge!r} it copies "
+                    f"{'one of its own clients' if own else 'a client of the others'}, which client {self.target} is not. "
+                    "Remedy: choose another."
+                )
 
     def agreed(self, known: torch.Tensor, cohort: Cohort, rng: np.random.Generator) -> torch.Tensor:
         if self.target is not None:

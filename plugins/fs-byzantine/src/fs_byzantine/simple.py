@@ -26,7 +26,7 @@ class SignFlip(Forger):
     name = "sign_flip"
     scale: float = option(1.0, doc="Length, relative to the honest update.", validator=gt(0))
 
-    def forge(self, values: torch.Tensor, context: Context) -> torch.Tensor:
+    def forge(self, values: torch.Tensor, context: Context, place: int) -> torch.Tensor:
         return values * -self.scale
 
 
@@ -37,11 +37,12 @@ class Gaussian(Forger):
     name = "gaussian"
     std: float = option(200.0, doc="Standard deviation of each value.", validator=gt(0))
 
-    def forge(self, values: torch.Tensor, context: Context) -> torch.Tensor:
+    def forge(self, values: torch.Tensor, context: Context, place: int) -> torch.Tensor:
         import torch
 
-        noise = context.rng("gaussian attack").standard_normal(values.shape, dtype=np.float32)
-        return torch.from_numpy(noise * np.float32(self.std)).to(values.dtype)
+        rng = context.rng("gaussian attack", place)
+        noise = rng.standard_normal(values.shape, dtype=np.float32)
+        return torch.from_numpy(noise).mul_(self.std).to(values.dtype)
 
 
 @define(eq=False, slots=False)
@@ -51,11 +52,11 @@ class RandomUpdate(Forger):
     name = "random_update"
     scale: float = option(1.0, doc="Largest absolute value.", validator=gt(0))
 
-    def forge(self, values: torch.Tensor, context: Context) -> torch.Tensor:
+    def forge(self, values: torch.Tensor, context: Context, place: int) -> torch.Tensor:
         import torch
 
-        uniform = context.rng("random attack").random(values.shape, dtype=np.float32)
-        return torch.from_numpy((2 * uniform - 1) * np.float32(self.scale)).to(values.dtype)
+        uniform = context.rng("random attack", place).random(values.shape, dtype=np.float32)
+        return torch.from_numpy(2 * uniform - 1).mul_(self.scale).to(values.dtype)
 
 
 @define(eq=False, slots=False)
@@ -65,7 +66,7 @@ class NonFinite(Forger):
     name = "non_finite"
     value: Literal["nan", "inf", "-inf", "1e30"] = option("nan", doc="What each value is.")
 
-    def forge(self, values: torch.Tensor, context: Context) -> torch.Tensor:
+    def forge(self, values: torch.Tensor, context: Context, place: int) -> torch.Tensor:
         import torch
 
         return torch.full_like(values, float(self.value))
@@ -92,6 +93,8 @@ class LabelFlip(Byzantine):
         yield from super().check(course)
         yield from check_class(self.key, "source", self.source, self.classes)
         yield from check_class(self.key, "target", self.target, self.classes)
+        if self.source is not None and self.source == self.target:
+            yield f"{self.key}.target: class {self.target} stays what it is. Remedy: choose another than source."
         if self.classes is None:
             yield f"{self.key}.use: '{self.name}' needs classes, but '{course.dataset.name}' has none"
 

@@ -77,7 +77,7 @@ class Inversion(Attack):
             course.space,
             tuple(course.example.x.shape[1:]),
             course.dataset.classes() or 0,
-            hidden=(*parts["private"], *parts["frozen"]),
+            hidden=(*parts["private"], *parts.get("frozen", ())),
             low=self.low,
             high=self.high,
         )

@@ -43,18 +43,39 @@ def versions(attack: Inversion, course: Course) -> Iterable[str]:
 def adversary(attack: Inversion, course: Course) -> Iterable[str]:
     """Refuse what the course does not show to this adversary."""
     trainer = course.trainer
-    for name in ("private", "frozen"):
-        if getattr(trainer, name):
-            yield (
-                f"{attack.key}.use: '{attack.name}' needs the whole model, but trainer.{name} keeps a part of it at the "
-                f"client. Remedy: remove trainer.{name}."
-            )
-    if trainer.lr == 0:
+    kept = [name for name in ("private", "frozen") if getattr(trainer, name, None)]
+    for name in kept:
+        yield (
+            f"{attack.key}.use: '{attack.name}' needs the whole model, but trainer.{name} keeps a part of it at the "
+            f"client. Remedy: remove trainer.{name}."
+        )
+    if not kept and not _whole(course):
+        yield (
+            f"{attack.key}.use: '{attack.name}' needs the whole model on its way down and up, but trainer "
+            f"'{trainer.name}' sends something else. Remedy: remove the attack, or choose another trainer, like 'sgd'."
+        )
+    if not getattr(trainer, "lr", None):
         yield f"{attack.key}.use: an update of trainer.lr = 0 shows nothing. Remedy: raise trainer.lr."
     if attack.adversary == "released":
         yield from _released(attack, course)
     if attack.adversary == "observer":
         yield from _hidden(attack, course)
+
+
+def _whole(course: Course) -> bool:
+    """Return whether each client receives one whole model, and sends how that changed."""
+    trainer, size = course.trainer, course.space.size
+    sent, update = (
+        layout.get("model")
+        for layout in (trainer.downloads(course.space), trainer.groups(course.space))
+    )
+    return (
+        sent is not None
+        and update is not None
+        and sent.shape == update.shape == (size,)
+        and not update.at
+        and trainer.parts(course.space)["shared"] == course.space.whole
+    )
 
 
 def _released(attack: Inversion, course: Course) -> Iterable[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Training:
     """The announced settings of a client's local SGD."""
 
-    lr: float
+    lr: float = 0.0
     epochs: float = 1.0
     batch_size: int = 0
     momentum: float = 0.0

@@ -11,6 +11,7 @@ from attrs import define
 from fs_robust.base import Robust
 from fs_robust.gram import against, combination, norms
 from fscore.builtin.reference import reference
+from fscore.kinds.trainer import Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,12 @@ class FLTrust(Robust):
             yield (
                 f"aggregator.use: 'fltrust' needs root data of the server's own, but '{course.dataset.name}' gives "
                 "none. Remedy: set data.root, or use a data set that has some."
+            )
+
+        if type(course.trainer).survey is not Trainer.survey:
+            yield (
+                f"aggregator.use: 'fltrust' trains on root data as a client does, but trainer '{course.trainer.name}' first "
+                "looks at all of a client's samples. Remedy: choose another aggregator, or another trainer."
             )
 
     def rule(self, rows: torch.Tensor, byzantine: int) -> torch.Tensor:
