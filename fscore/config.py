@@ -127,8 +127,11 @@ def _any_of(
         result, problems = _typed(hint, value, key, host)
         if not problems:
             return result, []
-    names = " or ".join(_TYPE_NAMES.get(typing.get_origin(h) or h, str(h)) for h in arms)
-    return None, [f"{key}: expected {names}, got {_named(value)}"]
+    tried = [_typed(hint, value, key, host)[1] for hint in arms]
+    for inside in (lines for lines in tried if not lines[0].startswith(f"{key}: ")):
+        return None, inside
+    texts = [lines[0].partition(": expected ")[2].partition(", got ") for lines in tried]
+    return None, [f"{key}: expected {' or '.join(t[0] for t in texts)}, got {texts[-1][2]}"]
 
 
 def _container(

@@ -203,16 +203,10 @@ class Course:
 
     def nbytes(self, message: Message) -> int:
         """Return the bytes of a message: of what is sent down with a task, of a result, of tensors."""
-        total = 0
-        for name in _contents(type(message)):  # type: ignore[arg-type]
-            value = getattr(message, name)
-            if type(value) is Task:
-                total += self.site.download.nbytes
-            elif type(value) is bytes:
-                total += len(value)
-            else:
-                total += getattr(value, "nbytes", 0)
-        return total
+        down = self.site.download.nbytes
+        values = [getattr(message, name) for name in _contents(type(message))]  # type: ignore[arg-type]
+        texts = sum(len(v) for v in values if type(v) is bytes)
+        return texts + sum(down if type(v) is Task else getattr(v, "nbytes", 0) for v in values)
 
     # ------------------------------------------------------------------------ tasks, for protocols
 

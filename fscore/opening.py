@@ -144,7 +144,7 @@ class Opener:
 
         layout = {n: g for n, g in self.course.site.upload.single.items() if not g.public}
         means = self.means(layout)
-        if not opened.outputs:
+        if len(opened.outputs) < self.course.aggregator.least:
             return empty_sums(layout)
         rows = matrix(opened.outputs, means)
         found = [f * weight_of(o) for f, o in zip(opened.factors, opened.outputs, strict=True)]
@@ -306,7 +306,8 @@ def matrix(outputs: Sequence[Output], layout: Layout) -> torch.Tensor:
     """Return the groups of a layout joined, one row per output: (outputs, values)."""
     import torch
 
-    return torch.stack([torch.cat([o.values[n].reshape(-1) for n in layout]) for o in outputs])
+    pieces = [o.values[n].reshape(-1) for o in outputs for n in layout]
+    return torch.cat(pieces).view(len(outputs), -1)
 
 
 def _parts(row: torch.Tensor, layout: Layout) -> Tensors:

@@ -171,7 +171,7 @@ def test_scores_stand_in_the_lines_of_metrics():
 def test_probes_are_evaluated_and_reported_under_the_attacks_name():
     run = course(ONE + '[[attack]]\nuse = "prober"\n')
     module = run.course.module
-    run.course.space.bind(module, run.result.model["model"].clone(), None)
+    run.course.space.bind(module, run.result.model["model"].clone())
     logits = module(torch.zeros_like(run.course.example.x[:1]))
     assert run.result.metrics["prober_accuracy"] == float(logits.argmax() == 0)
 

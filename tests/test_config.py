@@ -6,6 +6,7 @@ import copy
 import functools
 import re
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import tomli
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from fscore.builtin.tables import assign, document, read, resolved
 from fscore.component import Component, options_of, state
-from fscore.config import resolve
+from fscore.config import _typed, resolve
 from fscore.errors import ConfigError
 from fscore.hookspecs import hookimpl
 from fscore.kinds import KINDS
@@ -419,3 +420,19 @@ def test_a_file_that_is_nested_too_deep_is_named(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}: not TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "expected"),
+    [
+        (
+            float | Literal["replace"],
+            "replcae",
+            "x: expected a number or one of 'replace', got the string 'replcae', did you mean 'replace'?",
+        ),
+        (int | float | list[int], [1.5], "x.0: expected an integer, got 1.5"),
+        (int | float, "a", "x: expected an integer or a number, got the string 'a'"),
+    ],
+)
+def test_a_value_of_none_of_several_types_is_refused_with_the_nearest(hint, value, expected):
+    assert _typed(hint, value, "x", None) == (None, [expected])
