@@ -178,13 +178,13 @@ def test_the_reference_is_what_a_client_with_the_servers_data_would_send():
     course.executor.start(course.site)
     update = reference(course, "root")
     model = course.initial.clone().requires_grad_()
-    course.space.bind(course.module, model.detach(), None)
+    course.space.bind(course.module, model.detach())
     assert update.shape == course.initial.shape
     assert float(update.norm()) > 0
     data = course.dataset.server("root")
     with torch.no_grad():
         before = course.objective.losses(course.module(data.x), data.y).mean()
-        course.space.bind(course.module, course.initial + update, None)
+        course.space.bind(course.module, course.initial + update)
         after = course.objective.losses(course.module(data.x), data.y).mean()
     assert float(after) < float(before)
 
