@@ -9,6 +9,7 @@ import torch
 from attrs import define, field
 
 from fscore.builtin.executors.many import Guard, Many, NotLifted, One, shared
+from fscore.builtin.executors.norms import Norms
 from fscore.builtin.executors.program import Program, Unrepeatable, record
 from fscore.context import Phase, Samples
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from fscore.site import Site
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
+Valued = Callable[..., tuple[torch.Tensor, Sequence[torch.Tensor]]]
+"""What gives a client's value, and results beside it that have no gradient."""
 PROGRAMS = 512
 """Recorded programs that are kept; then they are made anew."""
 
@@ -97,6 +100,7 @@ class Lift:
     device: torch.device
     replay: bool = True
     module: torch.nn.Module = field(init=False)
+    norms: Norms = field(init=False)
     _programs: dict[Any, Program | None] = field(factory=dict, init=False)
     _pieces: dict[Ranges, tuple[list[int], list[bool]]] = field(factory=dict, init=False)
     _read: set[str] = field(factory=set, init=False)
@@ -107,6 +111,7 @@ class Lift:
         import copy
 
         self.module = copy.deepcopy(self.site.module).to(self.device)
+        self.norms = Norms(self.module, self.site.space)
 
     def callables(self) -> dict[str, Any]:
         """Return what a context of many clients calls."""
@@ -122,9 +127,7 @@ class Lift:
 
     def outputs(self, params: torch.Tensor, batch: Samples) -> torch.Tensor:
         """Return what the model puts out: (P,), samples -> (samples, ...)."""
-        from torch.func import functional_call
-
-        return functional_call(self.module, self.site.space.views(params), (batch.x,))  # type: ignore[no-any-return]
+        return self.norms.outputs(params, batch)
 
     def losses(self, params: torch.Tensor, batch: Samples) -> torch.Tensor:
         """Return the losses (samples,) of one client."""
@@ -164,12 +167,13 @@ class Lift:
         def lifted(params: torch.Tensor, batch: Samples) -> torch.Tensor:
             one = shared(params)
 
-            def single(params: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-                return function(params, Samples(x, y))  # type: ignore[no-any-return]
+            def single(params: torch.Tensor, *batch: torch.Tensor) -> torch.Tensor:
+                return function(params, Samples(*batch))  # type: ignore[no-any-return]
 
-            dims = (None if one else 0, 0, 0)
+            given = [v for v in batch[:3] if v is not None]
+            dims = (None if one else 0, *[0 for _ in given])
             first = params[0] if one else params
-            found: torch.Tensor = torch.func.vmap(single, in_dims=dims)(first, batch.x, batch.y)
+            found: torch.Tensor = torch.func.vmap(single, in_dims=dims)(first, *given)
             return found
 
         return lifted
@@ -206,9 +210,10 @@ class Lift:
         tensors = made.inputs.tensors
         for place, value in zip(made.moving, _moving(batch), strict=True):
             tensors[place] = value
-        *slopes, value = made.run(tensors)
-        self._note(value, batch, context)
-        return dict(zip(made.names, slopes, strict=True))
+        found, count = made.run(tensors), len(made.names)
+        self.norms.write(variables, found[count + 1 :], batch)
+        self._note(found[count], batch, context)
+        return dict(zip(made.names, found[:count], strict=True))
 
     def _prepared(self, loss: Loss, variables: Tensors, batch: Samples, context: Many) -> Prepared:
         train = context.phase.train
@@ -217,13 +222,14 @@ class Lift:
             inputs.add("batch", {"scale": scale})
         places = inputs.trained(train)
 
-        def mean(*values: torch.Tensor) -> torch.Tensor:
+        def mean(*values: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
             tables = inputs.tables(values)
             trained = self._only(tables["variables"], train, context.ranges)
             batch = tables["batch"]
             one = Samples(batch["x"], batch["y"], batch.get("valid"), batch["numbers"])
-            each = loss(trained, one, self._one(tables, context))
-            return each.mean() if scale is None else (each * batch["scale"]).sum()
+            with self.norms.watching(trained) as statistics:
+                each = loss(trained, one, self._one(tables, context))
+            return each.mean() if scale is None else (each * batch["scale"]).sum(), statistics
 
         def lifted(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
             dims = tuple(0 if wide else None for wide in inputs.batched)
@@ -239,17 +245,19 @@ class Lift:
 
     def per_sample(self, loss: Loss, variables: Tensors, batch: Samples, context: Many) -> Tensors:
         """Return the gradients (K, samples, P) of each sample's loss; 0 where a batch is padded."""
+        if self.norms:
+            raise NotLifted("batch norm mixes the samples of a batch")
         train = context.phase.train
         inputs = self._inputs(variables, batch, context)
         places = inputs.trained(train)
         samples = tuple(0 if f == "batch" else None for f, _ in inputs.names)
         wide = batch.y.shape[1]
 
-        def single(*values: torch.Tensor) -> torch.Tensor:
+        def single(*values: torch.Tensor) -> tuple[torch.Tensor, Sequence[torch.Tensor]]:
             tables = inputs.tables(values)
             trained = self._only(tables["variables"], train, context.ranges)
             x, y, numbers = (tables["batch"][n][None] for n in ("x", "y", "numbers"))
-            return loss(trained, Samples(x, y, None, numbers), self._one(tables, context))[0]
+            return loss(trained, Samples(x, y, None, numbers), self._one(tables, context))[0], ()
 
         def lifted(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
             values = tuple(
@@ -269,12 +277,12 @@ class Lift:
 
     def _slopes(
         self,
-        function: Callable[..., torch.Tensor],
+        function: Valued,
         values: Sequence[torch.Tensor],
         places: tuple[int, ...],
         dims: Sequence[tuple[int | None, ...]],
     ) -> tuple[torch.Tensor, ...]:
-        """Return the gradient of each client's value by its own values at `places`, and the values.
+        """Return the gradient of each client's value by its own values at `places`, the values, and what is beside them.
 
         No client's value depends on another's parameters, so that the gradient of their sum has all of them side by
         side. Fused recurrent layers have no rule for that: there the gradient is taken inside, which costs more.
@@ -286,9 +294,9 @@ class Lift:
                 if "Batching rule not implemented" not in str(error):
                     raise
                 self._inside = True
-        sloped = torch.func.grad_and_value(function, argnums=places)
-        slopes, value = _vmapped(sloped, dims)(*values)
-        return (*slopes, value)
+        sloped = torch.func.grad_and_value(function, argnums=places, has_aux=True)
+        slopes, (value, more) = _vmapped(sloped, dims)(*values)
+        return (*slopes, value, *more)
 
     def _inputs(self, variables: Tensors, batch: Samples, context: Many) -> Inputs:
         inputs = Inputs()
@@ -367,16 +375,16 @@ def _vmapped(function: Callable[..., Any], dims: Sequence[tuple[int | None, ...]
 
 
 def _outside(
-    function: Callable[..., torch.Tensor], values: Sequence[torch.Tensor], places: Sequence[int]
+    function: Valued, values: Sequence[torch.Tensor], places: Sequence[int]
 ) -> tuple[torch.Tensor, ...]:
     inputs = list(values)
     with torch.enable_grad():
         for i in places:
             inputs[i] = values[i].detach().requires_grad_()
-        value = function(*inputs)
+        value, more = function(*inputs)
         wanted = [inputs[i] for i in places]
         slopes = torch.autograd.grad(value.sum(), wanted, materialize_grads=True)
-    return (*slopes, value.detach())
+    return (*slopes, value.detach(), *more)
 
 
 def _moving(batch: Samples) -> list[torch.Tensor]:

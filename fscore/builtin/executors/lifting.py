@@ -10,6 +10,7 @@ import torch
 
 from fscore.builtin.executors.cohort_lane import CohortLane, brief
 from fscore.builtin.executors.lane import Lane
+from fscore.builtin.executors.norms import unliftable
 from fscore.errors import FscoreError
 from fscore.tasks import Batch, BatchOutput, Task
 
@@ -30,9 +31,8 @@ def obstacle(course: Course, device: str = "cpu") -> str:
         return f"trainer '{trainer.name}' is written for one client at a time"
     if course.site.random_layers:
         return "the model draws random numbers in its layers (dropout)"
-    for name, module in course.site.module.named_modules():
-        if "BatchNorm" in type(module).__name__ or getattr(module, "track_running_stats", False):
-            return f"layer '{name}' ({type(module).__name__}) keeps statistics, which padded batches would change"
+    if kept := unliftable(course.site.module):
+        return kept
     if device == "cpu" and torch.cuda.is_available():
         return _in_a_fork(lambda: _difference(course, torch.device("cpu")))
     return _difference(course, torch.device(device))

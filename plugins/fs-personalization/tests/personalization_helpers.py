@@ -9,7 +9,7 @@ import torch
 from attrs import define
 from fs_personalization.plugin import PersonalizationPlugin
 
-from fscore import Component, hookimpl
+from fscore import Component, hookimpl, option
 from fscore.builtin.executors.lane import Lane
 from fscore.kinds.model import Model
 from fscore.tasks import Task
@@ -91,6 +91,7 @@ class NormMLP(Model):
     """A linear layer, a batch norm that is called `downsample.1`, and a linear head."""
 
     name = "mlp_bn"
+    head: str = option("", doc="Dotted name of the module whose input are the features.")
 
     def build(self, example: Any, classes: int | None) -> torch.nn.Module:
         inputs = example.x[0].numel()

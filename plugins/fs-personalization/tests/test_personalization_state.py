@@ -12,15 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.record.resume import codec
-from fscore.errors import ConfigError
 from fscore.tasks import Task
 from fscore.testing import fs_course
 
 STATEFUL = tuple(n for n in NAMES if n not in (
     "fedprox", "fednova", "fedbabu", "per_fedavg", "ifca", "heterofl"))  # fmt: skip
-
-LIFTED = tuple(n for n in NAMES if n != "fedbn")
-"""What the cohort executor computes; it refuses layers with running statistics."""
 
 
 def held(course: Any) -> dict[int, dict[str, list[float]]]:
@@ -79,12 +75,12 @@ def assert_like_serial(trainer: str, **options: Any) -> None:
         assert many.metrics[name] == pytest.approx(serial.metrics[name], rel=1e-4)
 
 
-@pytest.mark.parametrize("trainer", LIFTED)
+@pytest.mark.parametrize("trainer", NAMES)
 def test_many_clients_at_once_give_what_serial_gives(trainer):
     assert_like_serial(trainer)
 
 
-@pytest.mark.parametrize("trainer", LIFTED)
+@pytest.mark.parametrize("trainer", NAMES)
 def test_many_clients_at_once_with_fine_tuning_and_momentum(trainer):
     assert_like_serial(trainer, finetune=1.0, momentum=0.5)
 
@@ -112,15 +108,21 @@ def test_options_of_single_clients_hold_for_them_alone(trainer, executor):
     torch.testing.assert_close(some.model, serial.model, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_is_refused_by_the_cohort_executor_and_served_by_auto():
-    with pytest.raises(ConfigError) as error:
-        run("fedbn", {"executor": {"use": "cohort"}})
-    assert str(error.value) == (
-        "executor.use: 'cohort' cannot compute this course: layer 'downsample.1' (BatchNorm1d) keeps statistics, "
-        "which padded batches would change. Remedy: use 'auto' or 'serial'."
-    )
-    auto = run("fedbn", {"executor": {"use": "auto", "chunk": 8}}).result
-    assert auto.digest == run("fedbn", {"executor": {"use": "serial", "chunk": 8}}).result.digest
+NORMED = {"model": {"use": "mlp_bn", "head": "linear"}}
+
+
+@pytest.mark.parametrize("trainer", NAMES)
+def test_many_clients_at_once_keep_the_statistics_that_serial_keeps(trainer):
+    own = {"private": ["*BatchNorm*"]} if trainer == "heterofl" else {}
+    chunk = {"chunk": 2}
+    one = run(trainer, {**NORMED, "executor": {"use": "serial", **chunk}}, momentum=0.5, **own)
+    many = run(trainer, {**NORMED, "executor": {"use": "cohort", **chunk}}, momentum=0.5, **own)
+    torch.testing.assert_close(many.result.model, one.result.model, rtol=1e-4, atol=1e-5)
+    for client in one.course.store.clients():
+        expected = one.course.store.get(client)
+        torch.testing.assert_close(many.course.store.get(client), expected, rtol=1e-4, atol=1e-5)
+    for name in ("test_loss", "unseen_test_loss", "train_loss"):
+        assert many.result.metrics[name] == pytest.approx(one.result.metrics[name], rel=1e-4)
 
 
 # ------------------------------------------------------------------------------------------ unseen clients
