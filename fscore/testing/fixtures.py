@@ -1,4 +1,4 @@
-"""The pytest plugin of fscore: the `fs_course` fixture."""
+"""The pytest plugin of fscore: the `fs_course` fixture, and contract suites whose assertions say what they compared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 if TYPE_CHECKING:
     from fscore.testing.course import Run
+
+pytest.register_assert_rewrite("fscore.testing.contracts")
 
 
 @pytest.fixture
