@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -368,6 +369,48 @@ def test_damaged_lines_are_refused_by_name(tmp_path, old, new, text):
     with pytest.raises(SnapshotError) as caught:
         searched(tmp_path, {"use": "grid"})
     assert str(caught.value) == f"{path}: {text}"
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_where_lines_were_cut_trials_are_computed_again(tmp_path, kept):
+    """Trials that went on since, and a fork of one of them, stand beyond what the tuner asks for."""
+    batches = [[[0, 0.1, 1], [1, 0.2, 1]], [[0, 0.1, 2], [2, 0.4, 2, 1]], [[1, 0.2, 4]]]
+    tune = {"use": "scripted", "batches": batches}
+    searched(tmp_path, tune, plugins=[TunerPlugin])
+    whole = lines(tmp_path)
+    (tmp_path / "trials.jsonl").write_text("".join(f"{line}\n" for line in whole[:kept]))
+    shutil.rmtree(tmp_path / "trials/0002")
+    searched(tmp_path, tune, plugins=[TunerPlugin])
+    assert lines(tmp_path) == whole
+
+
+def test_where_lines_were_cut_a_trial_that_failed_later_has_its_early_result_again(tmp_path):
+    """Weights grow by a factor of 1e11 in each version: the fourth is not finite."""
+    tune = {"use": "scripted", "batches": [[[0, 1e11, 1]], [[0, 1e11, 4]]]}
+    trainer = {"use": "sgd", "batch_size": 0, "weight_decay": 1.0}
+    done = searched(tmp_path, tune, plugins=[TunerPlugin], trainer=trainer).finished
+    assert [d.reason == "" for d in done] == [True, False]
+    whole = lines(tmp_path)
+    (tmp_path / "trials.jsonl").write_text("")
+    searched(tmp_path, tune, plugins=[TunerPlugin], trainer=trainer)
+    assert lines(tmp_path) == whole
+
+
+def test_a_damaged_snapshot_is_refused_with_a_remedy_that_works(tmp_path):
+    tune = {"use": "halving"}
+    searched(tmp_path, tune, plugins=[TunerPlugin])
+    whole = lines(tmp_path)
+    (tmp_path / "trials.jsonl").write_text("".join(f"{line}\n" for line in whole[:2]))
+    folder = tmp_path / "trials/0001"
+    for path in folder.glob("snapshots/*/state.json"):
+        path.write_text("{}")
+    with pytest.raises(SnapshotError) as caught:
+        searched(tmp_path, tune, plugins=[TunerPlugin])
+    remedy = f". Remedy: delete {folder}; the trial is computed again."
+    assert str(caught.value).endswith(remedy)
+    shutil.rmtree(folder)
+    searched(tmp_path, tune, plugins=[TunerPlugin])
+    assert lines(tmp_path) == whole
 
 
 @contextlib.contextmanager

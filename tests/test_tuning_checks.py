@@ -304,6 +304,13 @@ def test_the_command_says_on_whose_data_the_best_settings_run(tmp_path, capsys):
     )
 
 
+def test_a_folder_of_something_else_is_refused(tmp_path, capsys):
+    assert run(["tune", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}: not the folder of a search, it has no search.json\n"
+    )
+
+
 def test_a_folder_takes_no_changes(tmp_path, capsys):
     assert run(["tune", str(tmp_path), "--set", "a=1"]) == 2
     assert capsys.readouterr().err == (

@@ -36,7 +36,7 @@ def command(file: Path, changes: tuple[str, ...], out: Path | None, workers: int
     import torch
 
     from fscore.builtin.tuning.search import Tuning
-    from fscore.errors import CourseError
+    from fscore.errors import CourseError, WriteError
 
     torch.set_num_threads(1)
     tables, folder = _found(file, changes, out)
@@ -46,6 +46,9 @@ def command(file: Path, changes: tuple[str, ...], out: Path | None, workers: int
         with _shown(tuning) as show:
             for done in tuning.run():
                 show(done)
+    except WriteError:
+        click.echo(f"when there is room, `fscore tune {folder}` goes on", err=True)
+        raise
     except CourseError as failure:
         error = str(failure)
     except KeyboardInterrupt:

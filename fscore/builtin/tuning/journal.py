@@ -184,6 +184,8 @@ def read_tables(folder: Path) -> Tables:
         SnapshotError: there is none, or of another format.
     """
     path = folder / TABLES
+    if not path.is_file():
+        raise SnapshotError(f"{folder}: not the folder of a search, it has no {TABLES}")
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
@@ -26,7 +26,7 @@ from fscore.builtin.record.snapshot import latest
 from fscore.component import Component, figures_of
 from fscore.config import Tables, resolve
 from fscore.course import Course
-from fscore.errors import ConfigError, CourseError, WriteError
+from fscore.errors import ConfigError, CourseError, SnapshotError, WriteError
 from fscore.events import Released
 from fscore.params import digest
 
@@ -71,6 +71,7 @@ def advance(step: Step, plugins: Plugins = ()) -> Outcome:
 
     Raises:
         PluginError: a plugin broke its contract.
+        SnapshotError: its folder cannot be used.
         WriteError: the disk is full; what else goes wrong fails the trial.
     """
     import torch
@@ -88,21 +89,47 @@ def _advanced(step: Step, plugins: Plugins) -> Outcome:
     there = (step.folder / "run.json").is_file()
     record = RunDirectory.open(step.folder) if there else RunDirectory.create(step.folder, "trial")
     try:
-        if ended := record.read_result() if there else None:
-            return Outcome(
-                reason=ended["reason"],
-                versions=ended["versions"],
-                client_updates=ended["tasks"]["used"],
-                virtual_time=ended["virtual_time"],
-            )
+        ended = record.read_result() if there else None
+        if ended and ended["versions"] < step.versions:
+            return _failed(ended)
         executor = {"executor": record.read_run()["course"]["executor"]} if there else {}
         course = Course(resolve({**step.tables, **executor}, plugins=plugins), record)
-        record.write_run(describe(course))
-        if latest(record.snapshots, codec(course), use=course.load) is None:
-            record.cut(0)
-        return _run(course, step, record)
+        if not ended:
+            record.write_run(describe(course))
+            _load(course, step, record)
+            if course.book.version <= step.versions:
+                return _run(course, step, record)
+        if course.durable:
+            raise SnapshotError(
+                f"{step.folder}: this trial went beyond version {step.versions}, its line of that version is gone, and its "
+                "noise cannot be drawn again. Remedy: begin a new search."
+            )
     finally:
         record.close()
+    shutil.rmtree(step.folder)  # lines were cut, or a fork's folder deleted: it is computed again
+    return _advanced(step, plugins)
+
+
+def _failed(ended: Mapping[str, Any]) -> Outcome:
+    """Return the outcome of a trial whose course failed, of its result."""
+    return Outcome(
+        reason=ended["reason"],
+        versions=ended["versions"],
+        client_updates=ended["tasks"]["used"],
+        virtual_time=ended["virtual_time"],
+    )
+
+
+def _load(course: Course, step: Step, record: RunDirectory) -> None:
+    """Take up the newest whole snapshot, if there is any."""
+    try:
+        found = latest(record.snapshots, codec(course), use=course.load)
+    except SnapshotError as error:
+        raise SnapshotError(
+            f"{error}. Remedy: delete {step.folder}; the trial is computed again."
+        ) from error
+    if found is None:
+        record.cut(0)
 
 
 def _run(course: Course, step: Step, record: RunDirectory) -> Outcome:
@@ -216,8 +243,11 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def fork(source: Path, target: Path) -> None:
-    """Copy a trial that nobody is running, entirely or not at all; one that is there already stays."""
-    if target.exists():
+    """Copy a trial that nobody is running, entirely or not at all; one that is there already stays.
+
+    Where the source is gone, the target's own file computes it from version 0 on.
+    """
+    if target.exists() or not source.exists():
         return
     fresh = target.with_name(f".{target.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
