@@ -1,5 +1,6 @@
 """Faults: each does what it says, repeats, and leaves the books balanced."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from fscore import load
 from fscore.builtin.devices import Constant
 from fscore.builtin.faults import Crash, Delay, Drop, Duplicate, SlowLink, flipped
 from fscore.builtin.record.directory import RunDirectory
-from fscore.errors import ConfigError
+from fscore.errors import ConfigError, CourseError
 from fscore.events import Message
 from fscore.kinds.population import Population
 from fscore.rng import Streams
@@ -138,6 +139,36 @@ def test_crashes_at_given_times():
     assert devices.leaves(Task(0, 0, 0), 15.0, 49.0, None) is None
 
 
+def test_crashes_of_a_span_begin_with_it_however_far_away_it_is():
+    fault = Crash(uptime=1e-3, downtime=1e-3, during=[[1e9, 1e9 + 5e-3], [2e9, 2e9 + 5e-3]])
+    struck(fault)
+    assert 1e9 <= fault.crash(0, 3.0) < 1e9 + 5e-3 or fault.crash(0, 3.0) >= 2e9
+    assert fault.crash(0, 2.5e9) == float("inf")
+
+
+def test_crashes_of_a_span_are_as_often_as_without_it():
+    fault = Crash(uptime=100.0, downtime=10.0, during=[[40.0, 60.0], [50.0, 1e5]])
+    struck(fault)
+    found, now = [], 0.0
+    while (crash := fault.crash(7, now)) < 1e5:
+        found.append(crash)
+        now = crash + 10.0
+    assert min(found) >= 40.0
+    assert len(found) == pytest.approx((1e5 - 40.0) / 110.0, rel=0.1)
+
+
+def test_crashes_that_are_too_many_to_look_through_end_the_course():
+    fault = Crash(uptime=1e-6, downtime=1e-6)
+    struck(fault)
+    with pytest.raises(CourseError) as caught:
+        fault.crash(0, 1e6)
+    assert re.fullmatch(
+        r"faults\.0: crashes: more than 100000 of one client by 0\.2\d* s of virtual time\. "
+        r"Remedy: make them longer and rarer\.",
+        str(caught.value),
+    )
+
+
 def test_a_crash_does_not_depend_on_what_was_asked_before():
     one, other = Crash(uptime=10.0, downtime=1.0), Crash(uptime=10.0, downtime=1.0)
     struck(one), struck(other)
@@ -151,6 +182,16 @@ def test_flipping_changes_so_many_bits_and_not_the_given_tensor():
     changed = (found.view(torch.uint8) ^ values.view(torch.uint8)).tolist()
     assert sum(int(byte).bit_count() for byte in changed) == 5
     assert values.tolist() == list(range(20))
+
+
+def test_no_more_bits_are_flipped_than_there_are():
+    values = torch.arange(3, dtype=torch.uint8)
+    found = flipped(values, 10**12, np.random.default_rng(0))
+    assert found.tolist() == [255, 254, 253]
+
+
+def test_flipping_a_number_without_dimensions_changes_it():
+    assert flipped(torch.tensor(1, dtype=torch.uint8), 8, np.random.default_rng(0)) == 254
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8, torch.float16])
@@ -179,7 +220,8 @@ def test_when_everybody_drops_out_the_course_fails_by_name():
     result = course('[[faults]]\nuse = "drop"\nrate = 1.0\n').result
     assert (result.status, result.reason) == (
         "failed",
-        "trigger 'all_received' does not fire: 0 results wait and no task is in flight",
+        "trigger 'all_received' does not fire: 0 results wait and no task is in flight; "
+        "the first failure: client 12: its client dropped out",
     )
 
 
@@ -264,6 +306,30 @@ def test_a_killed_server_resumes_to_the_same_bits_and_does_not_die_again(tmp_pat
             "faults.0: 'crash' needs either uptime or at. Remedy: write one of them.",
         ),
         ('use = "crash"\nat = [-1.0]', "faults.0.at: expected virtual seconds, got [-1.0]"),
+        (
+            'use = "kill"\nevents = [4, 0]',
+            "faults.0.events: the first event is 1, got 0",
+        ),
+        (
+            'use = "kill"\nevents = [-3]',
+            "faults.0.events: the first event is 1, got -3",
+        ),
+        (
+            'use = "kill"\nevents = []',
+            "faults.0.events: an empty list. Remedy: write the number of an event, or remove the fault.",
+        ),
+        (
+            'use = "delay"\nrate = 0.1\nseconds = 1e308',
+            "faults.0.seconds: must be between 0 and 1000000000000.0, got 1e+308",
+        ),
+        (
+            'use = "crash"\nuptime = 1e-300\nduring = [[1.0]]',
+            "faults.0.uptime: must be between 1e-09 and 1000000000000.0, got 1e-300",
+        ),
+        (
+            'use = "crash"\nuptime = 1.0\nduring = [[1.0]]',
+            "faults.0.during: expected spans [start, end] of virtual seconds, got [1.0]",
+        ),
         (
             'use = "drip"\nrate = 0.1',
             "faults.0.use: no faults is called 'drip', did you mean 'drop'?",

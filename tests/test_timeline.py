@@ -11,8 +11,8 @@ from fscore.builtin.record.resume import codec
 from fscore.cli.compare_command import command as compare
 from fscore.cli.compare_command import distribution, quantile
 from fscore.cli.pictures import Chart, Line, Scale
+from fscore.cli.timeline_command import DOWN, ENDS, bars, read_trace
 from fscore.cli.timeline_command import command as timeline
-from fscore.cli.timeline_command import read_trace
 from fscore.errors import ConfigError, SnapshotError
 from fscore.testing import fs_course
 from fscore.testing.course import tiny_course
@@ -38,6 +38,14 @@ def test_every_task_has_one_line_and_ends_as_the_books_say(run):
     assert (ends.count("used"), ends.count("failed")) == (tasks["used"], tasks["failed"])
     others = tasks["unused"] + tasks["expired"] + tasks["aborted"]
     assert ends.count("wasted") + ends.count("aborted") == others > 0
+
+
+def test_a_task_that_is_given_up_before_its_model_is_there_has_a_line_too(tmp_path):
+    slow = TEXT.replace("bandwidth = 50.0", "bandwidth = 2.0\nbandwidth_sigma = 2.0")
+    result = fs_course(slow, out=tmp_path / "run", changes=CHANGES).result
+    spans = read_trace(result.run_dir)
+    assert sorted(s["task"] for s in spans) == list(range(result.tasks["issued"]))
+    assert any("received" not in s and s["end"] == "aborted" for s in spans)
 
 
 def test_times_of_a_task_ascend_and_are_those_of_the_formula(run):
@@ -135,6 +143,36 @@ def test_timeline_draws_the_busiest_clients_up_to_a_time(run, tmp_path):
     assert len([text for text in texts if text.isdigit()]) <= 3
 
 
+def test_a_piece_in_which_a_task_ended_has_the_colour_of_its_end():
+    span = {"task": 1, "client": 2, "version": 0, "issued": 0.0, "received": 2.0, "at": 5.0}
+    scale = Scale(0.0, 10.0, 0, 100)
+    for end in ("failed", "aborted"):
+        pieces = list(bars({**span, "end": end}, 0, scale))
+        assert [re.search(r'fill="(.*?)"', p)[1] for p in pieces] == [DOWN, ENDS[end][0]]
+    assert len({colour for colour, _ in ENDS.values()}) == len(ENDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--until", "nan"), "--until: expected virtual seconds above 0, got nan"),
+        (("--until", "-1"), "--until: expected virtual seconds above 0, got -1.0"),
+        (("--until", "inf"), "--until: expected virtual seconds above 0, got inf"),
+    ],
+)
+def test_a_span_that_cannot_be_drawn_is_refused(run, words, problem):
+    with pytest.raises(ConfigError) as caught:
+        invoke(timeline, run.result.run_dir, *words)
+    assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("words", [("--clients", 0), ("--width", 10)])
+def test_an_empty_drawing_is_refused(run, words):
+    outcome = invoke(timeline, run.result.run_dir, *words)
+    assert outcome.exit_code == 2
+    assert f"Invalid value for '{words[0]}'" in outcome.output
+
+
 def test_timeline_without_a_trace_says_how_to_get_one(tmp_path):
     fs_course(out=tmp_path / "run")
     with pytest.raises(SnapshotError) as caught:
@@ -173,6 +211,36 @@ def test_compare_draws_runs_beside_each_other(run, tmp_path):
     assert paths[0][0].get("d").count("L") == 9
     assert paths[1][1].get("d") == ""
     assert "plain (no data)" in out.read_text()
+
+
+def cells(path):
+    """Return the table of a comparison, by column of each run."""
+    head, *body = re.findall(r"<tr>(.*?)</tr>", path.read_text())
+    names = re.findall(r"<th>(.*?)</th>", head)
+    return [dict(zip(names, re.findall(r"<td>(.*?)</td>", row), strict=True)) for row in body]
+
+
+@pytest.mark.parametrize(("metric", "words"), [("test_loss", ()), ("test_accuracy", ("--lower",))])
+def test_of_a_loss_the_smallest_is_best_and_a_target_is_met_from_above(
+    run, tmp_path, metric, words
+):
+    out = tmp_path / "c.html"
+    history = run.result.history
+    values = [line[metric] for line in history]
+    target = sorted(values)[3]
+    first = next(line["virtual_time"] for line in history if line[metric] <= target)
+    given = ("--metric", metric, *words, "--target", target, "--out", out)
+    invoke(compare, run.result.run_dir, *given)
+    (row,) = cells(out)
+    assert row["best"] == f"{min(values):.4g}"
+    assert row[f"seconds to {target:g}"] == f"{first:.4g}"
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(run, tmp_path):
+    other = fs_course(out=tmp_path / "other" / "run").result.run_dir
+    out = tmp_path / "c.html"
+    invoke(compare, run.result.run_dir, other, "--out", out)
+    assert [row["run"] for row in cells(out)] == [str(run.result.run_dir), str(other)]
 
 
 def test_compare_names_the_metrics_that_there_are(run, tmp_path):

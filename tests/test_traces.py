@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -86,6 +87,7 @@ def test_random_assignment_gives_each_client_an_entry(tmp_path):
         ({"0": FAST, "1": {**FAST, "computation": -1}}, "client 1: computation must be a number of at least 0, got -1"),
         ('{"0": {"computation": NaN, "communication": 1}}', "client 0: computation must be a number of at least 0, got nan"),
         ({"0": {"computation": 1}}, "client 0: communication must be a number of at least 1e-09, got None"),
+        ({"0": {"computation": 1e300, "communication": 1}}, "client 0: computation must be a number of at most 1e+12, got 1e+300"),
         ({"0": 5}, "client 0: expected computation and communication, got 5"),
         ({}, "no entries"),
         ("5", "expected an object of clients"),
@@ -244,7 +246,8 @@ def test_when_no_session_is_long_enough_the_course_fails_by_name(tmp_path):
     result = course(tmp_path / "t.json", short)
     assert (result.status, result.reason) == (
         "failed",
-        "trigger 'all_received' does not fire: 0 results wait and no task is in flight",
+        "trigger 'all_received' does not fire: 0 results wait and no task is in flight; "
+        "the first failure: client 0: its client went offline",
     )
     assert result.tasks["failed"] == result.tasks["issued"] > 0
 
@@ -254,3 +257,32 @@ def test_who_pauses_needs_several_sessions(tmp_path):
     result = course(tmp_path / "t.json", short, if_offline='"pause"')
     assert result.status == "complete"
     assert result.virtual_time > 3 * 50.0
+
+
+def test_sessions_that_are_too_many_to_look_through_end_the_course():
+    sessions = '{ use = "sessions", length = 1e-6, length_sigma = 0.0, gap_sigma = 0.0 }'
+    text = f'[devices]\ncompute = 1e6\nif_offline = "pause"\navailability = {sessions}\n'
+    result = fs_course(text).result
+    assert result.status == "failed"
+    assert re.fullmatch(
+        r"devices\.availability: sessions: more than 100000 of one client by [\d.]+ s of virtual time\. "
+        r"Remedy: make them longer and rarer\.",
+        result.reason,
+    )
+
+
+def test_who_would_pause_for_ever_ends_the_course(tmp_path):
+    """Also where a session is so short that adding it to the time changes nothing."""
+    short = {str(c): [[0.0, 1e-9]] for c in range(8)}
+    path = write(tmp_path / "t.json", short)
+    text = (
+        f'[devices]\ncompute = 1e6\nif_offline = "pause"\n'
+        f'availability = {{ use = "trace", path = "{path}", period = 1e12 }}\n'
+    )
+    result = fs_course(text).result
+    assert result.status == "failed"
+    assert re.fullmatch(
+        r"devices\.availability: client \d would need more than 100000 sessions for one task, until 1e\+12 s of "
+        r"virtual time\. Remedy: longer sessions, or if_offline = 'fail'\.",
+        result.reason,
+    )

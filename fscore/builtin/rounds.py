@@ -126,6 +126,10 @@ class Rounds(Protocol):
         """Return how many whole updates a version needs."""
         return max(self.min_results, int(course.aggregator.least))
 
+    def note_cause(self, task: Task, reason: str) -> None:
+        """Remember the first failure since the last version."""
+        self.cause = self.cause or f"client {task.client}: {reason}"
+
     def participants(self) -> Iterable[Participant]:
         """Return the server and the clients."""
         return (RoundsServer(self), RoundsClients())
@@ -229,6 +233,7 @@ class RoundsServer(Participant):
         if not self.course.book.flies(event.task.id):
             return
         self.course.fail(event.task, event.reason)
+        self.options.note_cause(event.task, event.reason)
         self.options.lost += 1
         rounds = 1 + self.course.config.course.patience
         if self.options.lost > rounds * self.options.tasks_at_once(self.course):
@@ -292,7 +297,9 @@ class RoundsServer(Participant):
             waiting = course.book.waiting
             self.emit(
                 Ending(
-                    f"trigger '{course.trigger.name}' does not fire: {waiting} results wait and no task is in flight",
+                    f"trigger '{course.trigger.name}' does not fire: {waiting} results wait and no task is in "
+                    f"flight"
+                    + (f"; the first failure: {self.options.cause}" if self.options.cause else ""),
                     failed=True,
                 )
             )
@@ -306,7 +313,7 @@ class RoundsServer(Participant):
         opened = course.opener.open(event.cohort)
         for task, reason in opened.failed:
             course.fail(task, reason)
-            self.options.cause = self.options.cause or f"client {task.client}: {reason}"
+            self.options.note_cause(task, reason)
         whole = opened.cohort.tasks
         if len(whole) >= self.options.least(course) or not event.cohort.tasks:
             self.emit(CohortClosed(opened.cohort))

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from fscore.builtin.rounds import CohortClosed, Computed, ResultUp, Rounds, TaskDown, VersionMade
+from fscore.builtin.rounds import (
+    CohortClosed,
+    Computed,
+    ResultUp,
+    Rounds,
+    TaskDown,
+    TasksDue,
+    VersionMade,
+)
 from fscore.component import state
 from fscore.errors import CourseError, SnapshotError
 from fscore.events import TaskLost
@@ -106,6 +114,13 @@ class AtServer(Participant):
     name = "timeline"
     reporter: Timeline
 
+    @handles(TasksDue, rank=90)
+    def issue(self, event: TasksDue) -> None:
+        """Note whom the handlers before it issued; some tasks are given up before their model is there."""
+        for task in self.course.book.flying():
+            known = {"client": task.client, "version": task.version, "issued": task.issued_at}
+            self.reporter.spans.setdefault(task.id, known)
+
     @handles(ResultUp, rank=0)
     def arrive(self, event: ResultUp) -> None:
         """Note an arrival."""
@@ -116,7 +131,6 @@ class AtServer(Participant):
     def lose(self, event: TaskLost) -> None:
         """Note a loss."""
         if self.course.book.flies(event.task.id):
-            _begin(self.reporter, event.task)
             self.reporter.note(
                 event.task.id, end="failed", at=self.course.loop.now, why=event.reason
             )
@@ -145,15 +159,9 @@ class AtClients(Participant):
     def begin(self, event: TaskDown) -> None:
         """Note when the model is there."""
         if self.course.book.flies(event.task.id):
-            _begin(self.reporter, event.task)
             self.reporter.note(event.task.id, received=self.course.loop.now)
 
     @handles(Computed, rank=0)
     def end(self, event: Computed) -> None:
         """Note when the work is done."""
         self.reporter.note(event.result.task, computed=self.course.loop.now)
-
-
-def _begin(reporter: Timeline, task: Any) -> None:
-    known = {"client": task.client, "version": task.version, "issued": task.issued_at}
-    reporter.spans.setdefault(task.id, known)

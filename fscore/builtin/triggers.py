@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from attrs import define, validators
+from attrs import define
 
-from fscore.component import finite, gt, option
+from fscore.builtin.bounds import POSITIVE
+from fscore.component import gt, option
 from fscore.kinds.trigger import Trigger
 
 if TYPE_CHECKING:
@@ -130,9 +131,7 @@ class TimeUp(Early):
     """
 
     name = "time_up"
-    budget: float = option(
-        doc="Virtual seconds per version.", validator=validators.and_(gt(0), finite())
-    )
+    budget: float = option(doc="Virtual seconds per version.", validator=POSITIVE)
     if_empty: Literal["extend", "resample"] = option(
         "extend",
         doc="When nobody arrived in time: 'extend' by another budget, or 'resample'.",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from attrs import frozen
 
+from fscore.builtin.metrics import MAE, MSE, Loss
 from fscore.builtin.record.directory import RunDirectory
 from fscore.cli.pictures import Chart, Line, page, table
 from fscore.cli.timeline_command import read_trace
@@ -35,14 +37,19 @@ class Found:
 )
 @click.option("--target", type=float, help="Value of the metric whose virtual time is tabled.")
 @click.option(
+    "--lower", is_flag=True, help="Smaller is better, as it is taken to be of losses and errors."
+)
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("compare.html"), show_default=True
 )
-def command(runs: tuple[Path, ...], metric: str, target: float | None, out: Path) -> None:
+def command(
+    runs: tuple[Path, ...], metric: str, target: float | None, lower: bool, out: Path
+) -> None:
     """Draw a metric of several runs against virtual time, with the distribution of response times beside it.
 
     Response times are those of runs whose course file has [[reporter]] use = "timeline".
     """
-    found = [read(run) for run in runs]
+    found = [read(run, label) for run, label in zip(runs, labels(runs), strict=True)]
     if not any(run.metric(metric) for run in found):
         known = sorted({name for run in found for line in run.lines for name in line})
         raise ConfigError(f"--metric: no run has '{metric}' (known: {', '.join(known) or 'none'})")
@@ -53,7 +60,8 @@ def command(runs: tuple[Path, ...], metric: str, target: float | None, out: Path
             [Line(r.label, distribution(r.seconds), steps=True) for r in found], log=True,
         ),
     ]  # fmt: skip
-    parts = [*(chart.svg() for chart in charts), rows(found, metric, target)]
+    sign = -1.0 if lower or falls(metric) else 1.0
+    parts = [*(chart.svg() for chart in charts), rows(found, metric, target, sign)]
     try:
         out.write_text(page(f"{metric} of {len(found)} runs", parts))
     except OSError as error:
@@ -61,13 +69,24 @@ def command(runs: tuple[Path, ...], metric: str, target: float | None, out: Path
     click.echo(f"{out}: {', '.join(run.label for run in found)}")
 
 
-def read(run: Path) -> Found:
+def labels(runs: Sequence[Path]) -> list[str]:
+    """Return the names of run directories, or whole paths where two have one name."""
+    names = [run.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+
+
+def falls(metric: str) -> bool:
+    """Whether a field of metrics.jsonl is of a built-in metric of which smaller is better: `test_loss`, `val_mae_worst`."""
+    return not {Loss.name, MAE.name, MSE.name}.isdisjoint(metric.split("_"))
+
+
+def read(run: Path, label: str) -> Found:
     """Return what a run directory has."""
     directory = RunDirectory(run)
     directory.read_run()
     spans = read_trace(run) if (run / "trace.jsonl").is_file() else []
     seconds = sorted(s["arrived"] - s["issued"] for s in spans if "arrived" in s)
-    return Found(run.name, list(directory.lines()), seconds)
+    return Found(label, list(directory.lines()), seconds)
 
 
 def distribution(seconds: list[float]) -> list[tuple[float, float]]:
@@ -75,8 +94,12 @@ def distribution(seconds: list[float]) -> list[tuple[float, float]]:
     return [(value, (place + 1) / len(seconds)) for place, value in enumerate(seconds)]
 
 
-def rows(found: list[Found], metric: str, target: float | None) -> str:
-    """Return a table: last value, virtual time to the target, versions, quantiles of response times."""
+def rows(found: list[Found], metric: str, target: float | None, sign: float) -> str:
+    """Return a table: last value, virtual time to the target, versions, quantiles of response times.
+
+    Args:
+        sign: 1 where larger values are better, -1 where smaller ones are.
+    """
     head = ["run", f"last {metric}", "best", "versions", "virtual seconds"]
     head += [f"seconds to {target:g}"] if target is not None else []
     head += ["response time 50%", "90%", "99%"]
@@ -84,11 +107,16 @@ def rows(found: list[Found], metric: str, target: float | None) -> str:
     for run in found:
         points = run.metric(metric)
         values = [value for _, value in points]
-        cells = [run.label, _number(values[-1:]), _number([max(values)] if values else [])]
+        cells = [
+            run.label,
+            _number(values[-1:]),
+            _number(sorted(values, key=lambda v: sign * v)[-1:]),
+        ]
         cells += [str(len(run.lines)), _number([n["virtual_time"] for n in run.lines[-1:]])]
         if target is not None:
             cells.append(
-                _number([at for at, value in points if value >= target][:1]) or "not reached"
+                _number([at for at, value in points if sign * value >= sign * target][:1])
+                or "not reached"
             )
         cells += [_number(quantile(run.seconds, q)) for q in (0.5, 0.9, 0.99)]
         body.append(cells)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -19,7 +20,7 @@ Span = Mapping[str, Any]
 ENDS = {
     "used": ("#3a7d44", "used"),
     "wasted": ("#b0b0b0", "arrived, not used"),
-    "aborted": ("#b0b0b0", "given up under way"),
+    "aborted": ("#a88ac4", "given up under way"),
     "failed": ("#d1495b", "failed"),
 }
 DOWN, UP, WAIT = "#8ec6e6", "#1b6ca8", "#e0c36c"
@@ -32,15 +33,23 @@ ROW, LEFT, TOP = 12, 70, 40
     "--out", type=click.Path(path_type=Path), help="HTML file; default: RUN_DIR/timeline.html."
 )
 @click.option(
-    "--clients", default=60, show_default=True, help="Clients drawn, those with most tasks."
+    "--clients",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="Clients drawn, those with most tasks.",
 )
 @click.option("--until", type=float, help="Virtual seconds drawn; default: all.")
-@click.option("--width", default=1200, show_default=True, help="Pixels.")
+@click.option(
+    "--width", type=click.IntRange(min=200), default=1200, show_default=True, help="Pixels."
+)
 def command(run_dir: Path, out: Path | None, clients: int, until: float | None, width: int) -> None:
     """Draw when each client downloaded, computed and uploaded, and when versions were made.
 
     The course file needs [[reporter]] use = "timeline".
     """
+    if until is not None and not 0 < until < math.inf:
+        raise ConfigError(f"--until: expected virtual seconds above 0, got {until}")
     spans = read_trace(run_dir)
     versions = [line["virtual_time"] for line in RunDirectory(run_dir).lines()]
     end = until if until is not None else max([*versions, *(s["at"] for s in spans)], default=0.0)
@@ -51,7 +60,8 @@ def command(run_dir: Path, out: Path | None, clients: int, until: float | None, 
         target.write_text(page(f"Timeline of {run_dir.name}", parts))
     except OSError as error:
         raise ConfigError(f"--out: {target}: {error.strerror}") from error
-    click.echo(f"{target}: {len(shown)} tasks, {len(versions)} versions")
+    drawn = sum(version <= end for version in versions)
+    click.echo(f"{target}: {len(shown)} tasks, {drawn} versions")
 
 
 def read_trace(run_dir: Path) -> list[Span]:
@@ -88,7 +98,8 @@ def legend(spans: Sequence[Span]) -> str:
     counts = Counter(span["end"] for span in spans)
     entries = [(DOWN, "download"), (UP, "upload"), (WAIT, "waits for its version")]
     entries += [
-        (colour, f"computing: {text} ({counts[end]})") for end, (colour, text) in ENDS.items()
+        (colour, f"computing, or where it ended: {text} ({counts[end]})")
+        for end, (colour, text) in ENDS.items()
     ]
     boxes = (
         f'<span style="color:{colour}">&#9632;</span> {escape(text)}' for colour, text in entries
@@ -124,7 +135,7 @@ def draw(
 
 
 def bars(span: Span, y: float, scale: Scale) -> Iterable[str]:
-    """Yield a task's pieces: download, computing, upload, waiting."""
+    """Yield a task's pieces: download, computing, upload, waiting; the one in which it ended early has its end's colour."""
     stops = [
         span["issued"],
         *(span.get(k) for k in ("received", "computed", "arrived")),
@@ -140,7 +151,7 @@ def bars(span: Span, y: float, scale: Scale) -> Iterable[str]:
         if x2 > x:
             yield (
                 f'<rect x="{x}" y="{y + (ROW - thick) / 2}" width="{round(x2 - x, 2)}" height="{thick}" '
-                f'fill="{fill}"><title>{escape(words)}, {begin:.3g} to {until:.3g} s</title></rect>'
+                f'fill="{colour if stop is None else fill}"><title>{escape(words)}, {begin:.3g} to {until:.3g} s</title></rect>'
             )
         if stop is None:
             return

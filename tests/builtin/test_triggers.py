@@ -107,7 +107,8 @@ def test_a_course_whose_tasks_are_all_lost_ends_by_name(if_empty):
     result = fscore.load(course).run()
     assert (result.status, result.reason) == (
         "failed",
-        "trigger 'time_up' does not fire: 0 results wait and no task is in flight",
+        "trigger 'time_up' does not fire: 0 results wait and no task is in flight; "
+        "the first failure: client 0: its deadline passed",
     )
 
 

@@ -10,9 +10,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from attrs import define, validators
+from attrs import define
 
-from fscore.component import Validator, finite, ge, option
+from fscore.builtin.bounds import NOT_NEGATIVE
+from fscore.component import option
+from fscore.errors import CourseError
 from fscore.kinds.availability import Availability
 from fscore.kinds.devices import Devices
 from fscore.tasks import SERVER
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 PASSES = 3.0
 """Forward passes that a sample gradient costs."""
-NOT_NEGATIVE: Validator = validators.and_(ge(0), finite())
+MOST_SESSIONS = 100_000
+"""Sessions of one client that are looked through; who needs more is taken to need them for ever."""
 
 
 @define(eq=False, slots=False)
@@ -93,7 +96,7 @@ class Timed(Devices):
         """Return when something that takes so many seconds online is done; infinity: never."""
         if self.availability is None:
             return now + seconds
-        while True:
+        for _ in range(MOST_SESSIONS):
             begin, end = self.availability.session(client, now)
             if begin == math.inf or (begin > now and self.if_offline == "fail"):
                 return math.inf
@@ -104,6 +107,10 @@ class Timed(Devices):
                 return math.inf
             seconds -= end - now
             now = end
+        raise CourseError(
+            f"devices.availability: client {client} would need more than {MOST_SESSIONS} sessions for one task, "
+            f"until {now:g} s of virtual time. Remedy: longer sessions, or if_offline = 'fail'."
+        )
 
     def online(self, clients: Sequence[int], now: float) -> Sequence[bool]:
         if self.availability is None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import define, field, frozen
 
+from fscore.builtin.bounds import POSITIVE
+from fscore.builtin.devices.base import MOST_SESSIONS
 from fscore.builtin.devices.replay import Assign, by_client, load, number, places
 from fscore.component import between, gt, option
-from fscore.errors import ConfigError
+from fscore.errors import ConfigError, CourseError
 from fscore.kinds.availability import Availability
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ WARM_UP = 10
 
 @define(eq=False)
 class Process:
-    """The sessions of one client as far as they are generated."""
+    """The sessions of one client (or its crashes) as far as they are generated."""
 
     rng: np.random.Generator
     gap: float
@@ -36,6 +38,21 @@ class Process:
     """Where the last session ended."""
     begins: list[float] = field(factory=list)
     ends: list[float] = field(factory=list)
+
+    def add(self, begin: float, end: float, what: str) -> None:
+        """Add the next one.
+
+        Raises:
+            CourseError: there are too many by now, as where they last a microsecond and tasks a day.
+        """
+        if len(self.ends) >= MOST_SESSIONS:
+            raise CourseError(
+                f"{what}: more than {MOST_SESSIONS} of one client by {self.at:g} s of virtual time. "
+                "Remedy: make them longer and rarer."
+            )
+        self.begins.append(begin)
+        self.ends.append(end)
+        self.at = end
 
 
 @define(eq=False, slots=False)
@@ -49,7 +66,7 @@ class Sessions(Availability):
     """
 
     name = "sessions"
-    length: float = option(157.6, doc="Median seconds of a session.", validator=gt(0))
+    length: float = option(157.6, doc="Median seconds of a session.", validator=POSITIVE)
     length_sigma: float = option(
         2.59, doc="Spread of the logarithm of a session.", validator=between(0, 5)
     )
@@ -97,9 +114,7 @@ class Sessions(Availability):
         gap = process.gap * math.exp(self.gap_sigma * process.rng.standard_normal())
         begin = self.after(process.at, gap)
         length = self.length * math.exp(self.length_sigma * process.rng.standard_normal())
-        process.begins.append(begin)
-        process.ends.append(begin + length)
-        process.at = begin + length
+        process.add(begin, begin + length, "devices.availability: sessions")
 
     def after(self, start: float, seconds: float) -> float:
         """Return when so many seconds passed, counted at the rate of the hour, by bisection to a millisecond."""
@@ -159,7 +174,7 @@ class AvailabilityTrace(Availability):
         "id", doc="Entries belong to clients by id, or each client has one at random."
     )
     period: float | None = option(
-        None, doc="Seconds after which the intervals repeat.", validator=gt(0)
+        None, doc="Seconds after which the intervals repeat.", validator=POSITIVE
     )
 
     def bind(self, course: Course) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from fscore.builtin.devices.base import NOT_NEGATIVE, Timed
+from fscore.builtin.bounds import NOT_NEGATIVE, POSITIVE
+from fscore.builtin.devices.base import Timed
 from fscore.builtin.draws import normal
-from fscore.component import between, gt, option
+from fscore.component import between, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ class Constant(Timed):
         1.0, doc="Milliseconds of a forward pass per sample.", validator=NOT_NEGATIVE
     )
     bandwidth: float | None = option(
-        None, doc="kbit/s in both directions; default: transfers take no time.", validator=gt(0)
+        None, doc="kbit/s in both directions; default: transfers take no time.", validator=POSITIVE
     )
 
     def milliseconds(self, client: int, rng: np.random.Generator) -> float:
@@ -74,7 +75,7 @@ class LogNormal(Timed):
         0.0, doc="Spread of the logarithm of each task's own factor.", validator=SPREAD
     )
     bandwidth: float | None = option(
-        None, doc="Median kbit/s; default: transfers take no time.", validator=gt(0)
+        None, doc="Median kbit/s; default: transfers take no time.", validator=POSITIVE
     )
     bandwidth_sigma: float = option(
         0.5, doc="Spread of the logarithm of bandwidth.", validator=SPREAD
@@ -106,7 +107,7 @@ class Phones(LogNormal):
         57.3, doc="Median milliseconds of a forward pass per sample.", validator=NOT_NEGATIVE
     )
     sigma: float = option(0.74, doc="Spread of the logarithm of compute time.", validator=SPREAD)
-    bandwidth: float | None = option(6070.0, doc="Median kbit/s.", validator=gt(0))
+    bandwidth: float | None = option(6070.0, doc="Median kbit/s.", validator=POSITIVE)
     bandwidth_sigma: float = option(
         1.10, doc="Spread of the logarithm of bandwidth.", validator=SPREAD
     )

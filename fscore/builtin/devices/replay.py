@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from attrs import define
 
+from fscore.builtin.bounds import MOST
 from fscore.builtin.devices.base import Timed
 from fscore.component import option
 from fscore.errors import ConfigError
@@ -53,7 +54,7 @@ def load(path: str) -> Any:
 
 
 def number(path: str, who: str, what: str, value: Any, least: float = 0.0) -> float:
-    """Return a finite number that is at least `least`.
+    """Return a number that is at least `least` and at most MOST.
 
     Raises:
         ConfigError: naming the file and the place in it.
@@ -62,9 +63,10 @@ def number(path: str, who: str, what: str, value: Any, least: float = 0.0) -> fl
         found = float(value)
     except (TypeError, ValueError):
         found = math.nan
-    if isinstance(value, bool) or not least <= found < math.inf:
+    if isinstance(value, bool) or not least <= found <= MOST:
+        bound = f"at most {MOST:g}" if found > MOST else f"at least {least:g}"
         raise ConfigError(
-            f"{path}: client {who}: {what} must be a number of at least {least:g}, got {value!r}"
+            f"{path}: client {who}: {what} must be a number of {bound}, got {value!r}"
         )
     return found
 

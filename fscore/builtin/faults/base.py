@@ -6,9 +6,9 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import define, validators
+from attrs import define
 
-from fscore.component import Validator, between, finite, ge, option
+from fscore.component import between, option
 from fscore.kinds.devices import Devices
 from fscore.kinds.fault import Fault
 from fscore.tasks import SERVER
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fscore.tasks import Task
 
 Departure = tuple[float, str] | None
-SECONDS: Validator = validators.and_(ge(0), finite())
 
 
 @define(eq=False, slots=False)

@@ -29,6 +29,14 @@ class Kill(Fault):
     name = "kill"
     events: list[int] = option(doc="Numbers of the events at which it dies; the first event is 1.")
 
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse numbers of events that there are not."""
+        key = f"faults.{course.faults.index(self)}.events"
+        if not self.events:
+            yield f"{key}: an empty list. Remedy: write the number of an event, or remove the fault."
+        elif (least := min(self.events)) < 1:
+            yield f"{key}: the first event is 1, got {least}"
+
     def participants(self) -> Iterable[Participant]:
         return (KillServer(self), KillClients(self))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from attrs import define, validators
+from attrs import define
 
-from fscore.builtin.faults.base import SECONDS, ClientFault, RandomFault
-from fscore.component import finite, ge, option
+from fscore.builtin.bounds import MOST, NOT_NEGATIVE
+from fscore.builtin.faults.base import ClientFault, RandomFault
+from fscore.component import between, ge, option
 from fscore.paths import Stage, elementwise
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Delay(RandomFault):
     """Messages arrive later."""
 
     name = "delay"
-    seconds: float = option(doc="Seconds added.", validator=SECONDS)
+    seconds: float = option(doc="Seconds added.", validator=NOT_NEGATIVE)
 
     def deliver(self, arrivals: Sequence[float], message: Message, now: float) -> Sequence[float]:
         if not self.strikes_message(message, now):
@@ -38,7 +39,7 @@ class Duplicate(RandomFault):
     """Messages arrive twice."""
 
     name = "duplicate"
-    seconds: float = option(1.0, doc="Seconds between the two.", validator=SECONDS)
+    seconds: float = option(1.0, doc="Seconds between the two.", validator=NOT_NEGATIVE)
 
     def deliver(self, arrivals: Sequence[float], message: Message, now: float) -> Sequence[float]:
         if not self.strikes_message(message, now):
@@ -51,9 +52,7 @@ class SlowLink(ClientFault):
     """Transfers of some clients take longer."""
 
     name = "slow_link"
-    factor: float = option(
-        10.0, doc="How many times as long.", validator=validators.and_(ge(1), finite())
-    )
+    factor: float = option(10.0, doc="How many times as long.", validator=between(1, MOST))
 
     def deliver(self, arrivals: Sequence[float], message: Message, now: float) -> Sequence[float]:
         if not self.active(now) or not self.prone(max(message.sender, message.receiver)):
@@ -73,7 +72,11 @@ class Corrupt(RandomFault):
     how: Literal["bits", "nan"] = option(
         "bits", doc="Random bits are flipped, or one value becomes NaN."
     )
-    bits: int = option(8, doc="Bits flipped in each group of tensors.", validator=ge(1))
+    bits: int = option(
+        8,
+        doc="Different bits flipped in each group of tensors; all, if it has fewer.",
+        validator=ge(1),
+    )
 
     def stages(self) -> Iterable[Stage]:
         return (Flip(self),)
@@ -111,11 +114,14 @@ def broken(values: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def flipped(values: torch.Tensor, bits: int, rng: np.random.Generator) -> torch.Tensor:
-    """Return a copy of a tensor with so many random bits flipped."""
+    """Return a copy of a tensor with so many different random bits flipped, or all that it has."""
+    import numpy as np
     import torch
 
-    raw = values.contiguous().clone().view(torch.uint8) if values.numel() else values.clone()
-    flat = raw.reshape(-1)
-    for _ in range(bits if flat.numel() else 0):
-        flat[int(rng.integers(flat.numel()))] ^= 1 << int(rng.integers(8))
+    if not values.numel():
+        return values.clone()
+    flat = values.contiguous().clone().reshape(-1).view(torch.uint8)
+    size = 8 * flat.numel()
+    places = rng.choice(size, size=min(bits, size), replace=False)
+    np.bitwise_xor.at(flat.numpy(), places // 8, (1 << (places % 8)).astype(np.uint8))
     return flat.view(values.dtype).reshape(values.shape)
