@@ -231,6 +231,16 @@ def test_a_version_is_noised_by_the_norm_that_its_clients_clipped_to():
     assert made.privacy[0]._largest(cohort_of(0, 1)) == 7.0
 
 
+@pytest.mark.parametrize("sign", ["lower", "raise"])
+def test_a_clip_norm_that_runs_away_fails_the_course(sign):
+    quantile = 0.0 if sign == "lower" else 1.0
+    toml = ADAPTIVE.replace("2.0", f"2.0\nclip_lr = 1e9\nquantile = {quantile}")
+    result = fs_course(toml).result
+    assert result.status == "failed"
+    assert result.reason.startswith("privacy.0.clip_lr: the clip norm ran away to exp(")
+    assert result.reason.endswith(" of the first one. Remedy: lower clip_lr, or bit_noise.")
+
+
 def test_the_norm_is_announced_with_each_version():
     made = course(ADAPTIVE)
     made.run(lambda c: c.book.version == 2)

@@ -69,8 +69,9 @@ def test_the_run_directory_holds_the_ledger(tmp_path):
         "columns": ["noise_multiplier", "rate", "count"],
         "everybody": {"client": [[2.0, 0.5, 3.0]]},
         "clients": {},
+        "in_the_clear": {"train_loss": 3, "participation": 3, "evaluation": 3},
     }
-    assert covered[0].startswith("the groups that travel in the clear: metrics")
+    assert covered[-1] == "float32 rounding while updates are summed"
 
 
 @pytest.mark.parametrize("use", ["dp_sgd", "local_dp", "adaptive_clipping"])

@@ -114,6 +114,13 @@ def test_too_many_numbers_for_the_grid_are_refused():
     assert str(caught.value) == text
 
 
+@pytest.mark.parametrize("value", [1e30, -1e30, 3e38])
+def test_values_that_nobody_clipped_keep_their_sign(value):
+    (made,) = noised([torch.tensor([value])], 1.0, 1.0, Seeded(np.random.default_rng(0)))
+    assert math.copysign(1.0, float(made)) == math.copysign(1.0, value)
+    assert abs(float(made)) > 1e11
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shapes_and_types_stay(dtype):
     made = noised([torch.zeros(2, 3, dtype=dtype), torch.zeros((), dtype=dtype)], 1, 1, Secure())

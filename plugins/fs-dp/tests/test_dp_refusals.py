@@ -3,11 +3,12 @@
 import pytest
 import torch
 from attrs import define
+from fs_dp.ledger import ledger_of
 
 from fscore.builtin import trainers
 from fscore.errors import ConfigError
 from fscore.kinds.model import Model
-from fscore.testing import tiny_course
+from fscore.testing import fs_course, tiny_course
 
 GAUSSIAN = """
 [plugins.dp]
@@ -164,6 +165,65 @@ def test_amplification_that_the_sampler_does_not_give(sampler):
     assert problems(toml) == [
         f"plugins.dp.amplification: sampler '{sampler}' gives none; it is proven for independent draws of closed cohorts. "
         "Remedy: sampler.use = 'poisson', or remove the line."
+    ]
+
+
+FIRST_COME = """
+[sampler]
+use = "poisson"
+clients = 0.5
+[trigger]
+use = "goal_achieved"
+goal = 2
+[protocol]
+staleness_limit = 0
+"""
+SMALL_AGAIN = """
+[sampler]
+use = "poisson"
+clients = 0.5
+[protocol]
+min_results = 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "why", "remedy"),
+    [
+        (
+            FIRST_COME,
+            "with trigger 'goal_achieved' it depends on others whether a client is in time",
+            "trigger.use = 'all_received'",
+        ),
+        (
+            SMALL_AGAIN,
+            "protocol.min_results has draws of fewer than 2 drawn again",
+            "remove protocol.min_results",
+        ),
+    ],
+)
+def test_amplification_where_a_client_depends_on_others(more, why, remedy):
+    toml = GAUSSIAN.replace("true", "true\namplification = true") + more
+    assert problems(toml) == [
+        f"plugins.dp.amplification: {why}; it is proven for independent draws of closed cohorts. "
+        f"Remedy: {remedy}, or remove the line."
+    ]
+    made = fs_course(GAUSSIAN + more)
+    assert ledger_of(made.course).spent("client") == {}
+    own = ledger_of(made.course).own["client"].values()
+    assert {(z, rate) for ((z, rate, _),) in own} == {(1.0, 1.0)}
+    assert (
+        f"plugins.dp.amplification: none is counted, because {why}. Remedy: {remedy}, or set it to false."
+        in made.course.advice
+    )
+
+
+def test_noise_that_makes_the_grid_coarser_than_updates():
+    toml = GAUSSIAN.replace("noise_multiplier = 1.0", "noise_multiplier = 1e9")
+    size = tiny_course(GAUSSIAN).space.size
+    assert problems(toml) == [
+        f"privacy.0.noise_multiplier: 1e+09 is too large for {size} parameters, which are rounded to a grid that goes "
+        "with the noise. Remedy: lower it."
     ]
 
 

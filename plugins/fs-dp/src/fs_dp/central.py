@@ -164,6 +164,10 @@ class Gaussian(Accounted):
                 )
 
 
+FARTHEST = 50.0
+"""How far the logarithm of an adaptive clip norm may go from the first one."""
+
+
 def rounding(course: Course) -> float:
     """Return by how much the stages behind the joint clip may lengthen an update: fixed point rounds up or down."""
     behind = [p.stage for p in course.site.upload.placed if p.stage.rank > CLIP_RANK]
@@ -245,6 +249,18 @@ class AdaptiveClipping(Gaussian):
         noised = super().privatise(sums, cohort, rng)
         source = self.ledger.source(rng)
         (bits,) = self._noised([noised[BIT]], 2 * self.bit_deviation, 0.5, source)
-        share = float(bits) / self._expected + 0.5
-        self.logarithm -= self.clip_lr * (share - self.quantile)
+        self._move(float(bits) / self._expected + 0.5)
         return {**noised, BIT: bits}
+
+    def _move(self, share: float) -> None:
+        """Move the clip norm for the next version.
+
+        Raises:
+            CourseError: it left all bounds.
+        """
+        self.logarithm -= self.clip_lr * (share - self.quantile)
+        if not abs(self.logarithm) <= FARTHEST:
+            raise CourseError(
+                f"{self.key}.clip_lr: the clip norm ran away to exp({self.logarithm:.4g}) of the first one. "
+                "Remedy: lower clip_lr, or bit_noise."
+            )

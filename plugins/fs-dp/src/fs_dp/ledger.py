@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fs_dp.mechanism import Accounted
     from fs_dp.noise import Source
     from fscore.course import Course
+    from fscore.paths import Stage
     from fscore.tasks import Task
 
 Unit = Literal["client", "sample"]
@@ -66,8 +67,14 @@ class Ledger(Component):
         False,
         doc="Noise from the course's seed: it repeats, and protects nobody who knows the seed.",
     )
+    metrics: Literal["clear", "withheld"] = option(
+        "clear",
+        doc="What clients report of their training: in the clear, counted as in_the_clear; or nothing (train_loss is nan).",
+    )
     common: dict[str, Entries] = state(dict)
     own: dict[str, dict[str, Entries]] = state(dict)
+    clear: dict[str, int] = state(dict)
+    """How often something was told without noise, by the names of `fs_dp.clear.MEANINGS`."""
 
     def bind(self, course: Course) -> None:
         """Remember the course."""
@@ -78,9 +85,34 @@ class Ledger(Component):
         """Noise of the system's generator cannot be drawn again."""
         return not self.reproducible and bool(mechanisms(self.course))
 
+    def flags(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        """Say that nobody sees metrics of single clients, where they are withheld."""
+        needs, provides, removes = super().flags()
+        hidden = {"plain_metrics"} if self.metrics == "withheld" else set()
+        return needs, provides, removes | hidden
+
+    def stages(self) -> Iterable[Stage]:
+        """Withhold what clients report of their training, where the file wants it."""
+        if self.metrics == "withheld":
+            from fs_dp.clear import Withheld
+
+            yield Withheld()
+
     def participants(self) -> Iterable[Participant]:
         """Return the handler of releases."""
         return (Clerk(self),)
+
+    # ------------------------------------------------------------------------ what is not noised
+
+    def tell(self, *names: str) -> None:
+        """Count what was told without noise; it is charged to nobody."""
+        for name in names:
+            self.clear = {**self.clear, name: self.clear.get(name, 0) + 1}
+
+    def figures(self) -> Mapping[str, float]:
+        """Return how often something was told without noise so far, in a course that protects anything."""
+        told = bool(mechanisms(self.course))
+        return {"in_the_clear": float(sum(self.clear.values()))} if told else {}
 
     # ------------------------------------------------------------------------ noise
 
@@ -213,15 +245,32 @@ class Ledger(Component):
     @property
     def amplified(self) -> bool:
         """Whether amplification by sampling is claimed."""
-        return self.amplification is not False and self.course.sampler.scheme == "poisson"
+        return self.amplification is not False and not self.dependence()
+
+    def dependence(self) -> tuple[str, str] | None:
+        """Return why clients are not drawn independently of each other, and a remedy; None: they are."""
+        course = self.course
+        if course.sampler.scheme != "poisson":
+            return f"sampler '{course.sampler.name}' gives none", "sampler.use = 'poisson'"
+        if course.trigger.name != "all_received":
+            return (
+                f"with trigger '{course.trigger.name}' it depends on others whether a client is in time",
+                "trigger.use = 'all_received'",
+            )
+        if (least := getattr(course.protocol, "min_results", 1)) > 1:
+            return (
+                f"protocol.min_results has draws of fewer than {least} drawn again",
+                "remove protocol.min_results",
+            )
+        return None
 
     def check(self, course: Course) -> Iterable[str]:
         """Refuse what no guarantee can be given for."""
         used = mechanisms(course)
-        if self.amplification and not self.amplified:
+        if self.amplification and (found := self.dependence()):
             yield (
-                f"plugins.dp.amplification: sampler '{course.sampler.name}' gives none; it is proven for independent "
-                "draws of closed cohorts. Remedy: sampler.use = 'poisson', or remove the line."
+                f"plugins.dp.amplification: {found[0]}; it is proven for independent draws of closed cohorts. "
+                f"Remedy: {found[1]}, or remove the line."
             )
         if self.accountant == "gdp_approximate" and (self.epsilon or self.budget):
             yield (
@@ -239,6 +288,11 @@ class Ledger(Component):
             yield (
                 "plugins.dp.reproducible: the noise follows from course.seed, and protects against nobody who knows it. "
                 "Remedy: remove the line, outside of simulations."
+            )
+        found, central = self.dependence(), any(not m.at_issue for m in mechanisms(course))
+        if found and central and course.sampler.scheme == "poisson" and self.amplification is None:
+            yield (
+                f"plugins.dp.amplification: none is counted, because {found[0]}. Remedy: {found[1]}, or set it to false."
             )
         if self.accountant == "gdp_approximate":
             yield (

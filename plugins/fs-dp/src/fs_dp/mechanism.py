@@ -120,7 +120,19 @@ class Accounted(PrivacyMechanism):
                 f"Remedy: until = {{ versions = N }}, or set {self.key}.noise_multiplier."
             )
         else:
+            yield from self._unrounded(course)
             yield from self._affordable()
+
+    def _unrounded(self, course: Course) -> Iterable[str]:
+        """Refuse noise so large that the grid which goes with it is coarser than an update."""
+        from fs_dp.noise import fits
+
+        given, size = self.noise_multiplier, course.space.size
+        if given is not None and not fits(given, size):
+            yield (
+                f"{self.key}.noise_multiplier: {given:g} is too large for {size} parameters, which are rounded to a "
+                "grid that goes with the noise. Remedy: lower it."
+            )
 
     def _affordable(self) -> Iterable[str]:
         if self.ledger.accountant == "pld" and self.ledger.budget is None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SCALE_BITS = 24
 SCALE = 1 << SCALE_BITS
 """Standard deviation of the noise in steps of the grid."""
+LARGEST = 2.0**62
+"""Steps from zero at most: beyond lie values that nobody clipped, and integers that wrap around."""
 _SLACK = 2.0**-20
 """Relative error that float32 arithmetic may leave on a clipped norm."""
 
@@ -152,6 +154,11 @@ class Secure:
         return numbers % bound
 
 
+def fits(multiplier: float, size: int) -> bool:
+    """Whether rounding `size` numbers to the grid adds less than the sensitivity itself."""
+    return multiplier * math.sqrt(size) < SCALE
+
+
 def deviation(multiplier: float, sensitivity: float, size: int) -> float:
     """Return the standard deviation that gives `multiplier` on the grid.
 
@@ -163,10 +170,9 @@ def deviation(multiplier: float, sensitivity: float, size: int) -> float:
     Raises:
         CourseError: so many numbers leave no room for the grid.
     """
-    room = 1 - multiplier * math.sqrt(size) / SCALE
-    if room <= 0:
+    if not fits(multiplier, size):
         raise CourseError(f"{size} numbers are too many for a grid of {SCALE} steps a deviation")
-    return multiplier * sensitivity * (1 + _SLACK) / room
+    return multiplier * sensitivity * (1 + _SLACK) / (1 - multiplier * math.sqrt(size) / SCALE)
 
 
 def noised(
@@ -189,7 +195,7 @@ def noised(
     step = deviation(multiplier, sensitivity, size) / SCALE
     made = []
     for value in values:
-        steps = torch.round(value.double() / step).to(torch.int64)
+        steps = torch.round(value.double() / step).clamp(-LARGEST, LARGEST).to(torch.int64)
         noise = source.gaussian(value.numel() // clients, clients)
         steps += torch.from_numpy(noise).reshape(value.shape)
         made.append((steps.double() * step).to(value.dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
@@ -55,6 +55,21 @@ class DPPlugin(Ledger):
     def fscore_version_started(self, course: Course, tasks: Sequence[Task]) -> None:
         """Charge what clients release themselves, before they do."""
         self.charge_issued(course, tasks)
+
+    @hookimpl
+    def fscore_version_ended(self, course: Course) -> None:
+        """Count what the line of this version tells without noise."""
+        from fs_dp.clear import with_each_version
+
+        self.tell(*with_each_version(course, withheld=self.metrics == "withheld"))
+
+    @hookimpl
+    def fscore_evaluated(self, metrics: Mapping[str, float]) -> None:
+        """Count an evaluation on clients' data."""
+        from fs_dp.clear import on_clients
+
+        if on_clients(metrics):
+            self.tell("evaluation")
 
     @hookimpl
     def fscore_course_ended(self, course: Course) -> None:
