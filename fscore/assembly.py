@@ -129,7 +129,7 @@ def _fits(course: Course, example: Samples) -> None:
     except Exception as error:
         shape = tuple(example.x.shape[1:])
         raise ConfigError(
-            f"model.use: '{course.model.name}' does not fit samples of shape {shape}: {_line(error)}"
+            f"model.use: '{course.model.name}' with objective '{course.objective.name}' does not fit samples of shape {shape}: {_line(error)}"
         ) from error
     if losses.shape != (len(example.y),):
         raise ConfigError(

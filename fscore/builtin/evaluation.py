@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +17,8 @@ from fscore.kinds.metric import Metric
 from fscore.tasks import SERVER, Batch, Task
 
 if TYPE_CHECKING:
+    import torch
+
     from fscore.course import Course
 
 
@@ -52,6 +55,18 @@ class Instrument(Evaluator):
         self._judges = tuple(self.metrics or default)
         for metric in self._judges:
             metric.bind(course)
+
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse metrics that cannot judge what the model puts out."""
+        import torch
+
+        y = course.example.y
+        with torch.no_grad(), course.streams.torch("fit"):
+            outputs = copy.deepcopy(course.module).eval()(course.example.x)
+        for place, metric in enumerate(self._judges):
+            key = f"evaluation.metrics.{place}" if self.metrics else "objective.use"
+            if problem := metric.fits(outputs, y) or _misfit(metric, outputs, y):
+                yield f"{key}: metric '{metric.name}' does not fit the data: {problem}"
 
     @property
     def whole(self) -> bool:
@@ -151,6 +166,16 @@ class Instrument(Evaluator):
         count = max(1, math.floor(self.worst * len(values)))
         tail = sorted(values, reverse=not best_is_high)[:count]
         return math.fsum(tail) / count
+
+
+def _misfit(metric: Metric, outputs: torch.Tensor, y: torch.Tensor) -> str:
+    """Return what a metric raises on an example; empty: nothing."""
+    try:
+        sums = metric.sums(outputs, y)
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    wrong = sums.shape != (metric.width,)
+    return f"sums() gave shape {tuple(sums.shape)}, expected ({metric.width},)" if wrong else ""
 
 
 def drawn(course: Course, wanted: int | None, *, unseen: bool) -> list[int]:

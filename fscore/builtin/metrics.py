@@ -49,7 +49,20 @@ class Loss(Average):
 
 
 @define(eq=False, slots=False)
-class Accuracy(Average):
+class OfClasses(Average):
+    """A metric of outputs (..., classes) and targets (...), numbers of classes."""
+
+    def fits(self, outputs: torch.Tensor, y: torch.Tensor) -> str:
+        if y.is_floating_point() or outputs.shape[:-1] != y.shape:
+            return (
+                f"it judges outputs (..., classes) by class numbers (...), got outputs {tuple(outputs.shape)} "
+                f"and targets {tuple(y.shape)} of {str(y.dtype).removeprefix('torch.')}"
+            )
+        return ""
+
+
+@define(eq=False, slots=False)
+class Accuracy(OfClasses):
     """Share of predictions whose largest output is the target; along the last axis."""
 
     name = "accuracy"
@@ -59,11 +72,16 @@ class Accuracy(Average):
 
 
 @define(eq=False, slots=False)
-class TopK(Average):
+class TopK(OfClasses):
     """Share of predictions with the target among the k largest outputs."""
 
     name = "top_k"
     k: int = option(5, doc="How many outputs count.", validator=ge(1))
+
+    def fits(self, outputs: torch.Tensor, y: torch.Tensor) -> str:
+        if self.k > outputs.shape[-1]:
+            return f"k = {self.k}, but there are {outputs.shape[-1]} classes"
+        return super().fits(outputs, y)
 
     def each(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         k = min(self.k, outputs.shape[-1])
@@ -71,7 +89,20 @@ class TopK(Average):
 
 
 @define(eq=False, slots=False)
-class MSE(Average):
+class OfNumbers(Average):
+    """A metric of outputs and targets that are numbers, as many of the one as of the other."""
+
+    def fits(self, outputs: torch.Tensor, y: torch.Tensor) -> str:
+        if not y.is_floating_point() or outputs.numel() != y.numel():
+            return (
+                f"it compares numbers with as many numbers, got outputs {tuple(outputs.shape)} "
+                f"and targets {tuple(y.shape)} of {str(y.dtype).removeprefix('torch.')}"
+            )
+        return ""
+
+
+@define(eq=False, slots=False)
+class MSE(OfNumbers):
     """Mean squared error over samples and outputs."""
 
     name = "mse"
@@ -82,7 +113,7 @@ class MSE(Average):
 
 
 @define(eq=False, slots=False)
-class MAE(Average):
+class MAE(OfNumbers):
     """Mean absolute error over samples and outputs."""
 
     name = "mae"

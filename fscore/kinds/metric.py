@@ -25,6 +25,10 @@ class Metric(Component):
     width: ClassVar[int] = 2
     """Number of sums."""
 
+    def fits(self, outputs: torch.Tensor, y: torch.Tensor) -> str:
+        """Return why such outputs and targets cannot be judged, seen before the course begins; empty: they can."""
+        return ""
+
     def sums(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Return the sums over samples: shape (width,), float64."""
         raise NotImplementedError

@@ -6,8 +6,12 @@ import pytest
 import torch
 from builtin_helpers import bound
 
+import fscore
 from fscore.builtin.metrics import MAE, MSE, Accuracy, Loss, TopK
 from fscore.builtin.objectives import Classification, NextToken, Regression
+from fscore.context import Samples
+from fscore.errors import ConfigError
+from fscore.testing import fs_course
 
 K, N, T, C = 3, 5, 4, 6
 
@@ -114,3 +118,46 @@ def test_loss_is_that_of_the_objective():
 def test_worse_is_higher_for_losses_only():
     low = [m.name for m in (Loss, Accuracy, TopK, MSE, MAE) if not m.higher_is_better]
     assert low == ["loss", "mse", "mae"]
+
+
+# ---------------------------------------------------------------------------- metrics that do not fit
+
+
+@pytest.mark.parametrize(
+    ("metric", "key", "problem"),
+    [
+        (
+            '"mae"',
+            "mae",
+            "it compares numbers with as many numbers, got outputs (2, 3) and targets (2,) of int64",
+        ),
+        ('{ use = "top_k", k = 4 }', "top_k", "k = 4, but there are 3 classes"),
+    ],
+)
+def test_a_metric_that_does_not_fit_is_refused_before_the_course(metric, key, problem):
+    with pytest.raises(ConfigError) as raised:
+        fs_course(f"[evaluation]\nmetrics = [{metric}]")
+    expected = f"evaluation.metrics.0: metric '{key}' does not fit the data: {problem}"
+    assert raised.value.problems == (expected,)
+
+
+def test_accuracy_of_numbers_is_refused():
+    data = [
+        (
+            Samples(torch.randn(6, 4), torch.randn(6, 1)),
+            Samples(torch.randn(3, 4), torch.randn(3, 1)),
+        )
+    ] * 4
+    tables = {
+        "course": {"until": {"versions": 1}},
+        "trainer": {"use": "sgd"},
+        "objective": {"use": "regression"},
+        "sampler": {"use": "uniform", "clients": 2},
+        "evaluation": {"metrics": ["accuracy"]},
+    }
+    with pytest.raises(ConfigError) as raised:
+        fscore.load(tables, data=data, model=torch.nn.Linear(4, 1)).course()
+    assert raised.value.problems == (
+        "evaluation.metrics.0: metric 'accuracy' does not fit the data: it judges outputs (..., classes) by class "
+        "numbers (...), got outputs (2, 1) and targets (2, 1) of float32",
+    )
