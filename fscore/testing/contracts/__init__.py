@@ -36,6 +36,7 @@ from fscore.testing.contracts.server import (
 from fscore.testing.contracts.stages import (
     AttackContract,
     CompressorContract,
+    PathContract,
     PrivacyContract,
     StageContract,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "ModelContract",
     "ObjectiveContract",
     "PartitionContract",
+    "PathContract",
     "PolicyContract",
     "PrivacyContract",
     "ProtocolContract",

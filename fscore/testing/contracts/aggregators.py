@@ -222,10 +222,9 @@ class AggregatorContract(ComponentContract):
             failed: places of updates that failed.
             clients: their ids; default: 0, 1, 2, ...
         """
+        course.executor.start(course.site)
         newest = max(staleness)
-        course.book.version = newest
-        for version in range(newest + 1):
-            course.bank[version] = course.bank[0]
+        self._publish(course, newest)
         names = clients or range(len(rows))
         tasks = tuple(Task(i, c, newest - staleness[i]) for i, c in enumerate(names))
         for i, task in enumerate(tasks):
@@ -235,6 +234,14 @@ class AggregatorContract(ComponentContract):
             course.opener.outputs[task.id] = Output(task.id, {} if error else values, error=error)
         opened = course.opener.open(Cohort(1, tasks, tuple(staleness)))
         return course.opener.mean(opened, course.streams.generator("test"))
+
+    @staticmethod
+    def _publish(course: Course, newest: int) -> None:
+        """Make versions that are all the first, and keep them."""
+        first = course.bank[0]
+        for _ in range(newest):
+            course.publish(dict(first), Cohort(0, (), ()))
+        course.bank.update(dict.fromkeys(range(newest + 1), first))
 
     def least(self, course: Course) -> int:
         """Return the fewest updates that a cohort of this course can have."""

@@ -11,6 +11,7 @@ import tomli
 from attrs import define, field, frozen
 
 from fscore.component import Component
+from fscore.kinds import kind_of
 from fscore.params import Layout, Tensors
 from fscore.paths import Placed, Stage
 from fscore.reporting import VIEWS
@@ -37,16 +38,22 @@ class Passage:
     rows: Layout
 
 
-class StageChecks:
-    """What every stage promises, of those that a course with it has on its paths."""
+class PathContract:
+    """For a component that puts stages on the path, beside the suite of its kind: `class TestMine(PathContract, PrivacyContract)`."""
+
+    def make(self) -> Any:
+        """Return a fresh component."""
+        raise NotImplementedError("return your component from make()")
 
     def course(self, **changes: Any) -> Course:
         """Return a tiny course with the stages on its path."""
-        raise NotImplementedError
+        return super().course(**changes)  # type: ignore[misc,no-any-return]
 
     def owns(self, place: Placed) -> bool:
         """Whether a stage on the path is one of those in question."""
-        raise NotImplementedError
+        kind = kind_of(type(self.make()))
+        table = kind.table if kind else ""
+        return place.owner == (f"{table}.0" if kind and kind.many else table)
 
     def passages(self, versions: int = 2) -> list[Passage]:
         """Return what went through the stages while a course made some versions."""
@@ -107,7 +114,7 @@ def _watch(stage: Stage, layouts: tuple[Layout, Layout], note: Callable[[Passage
     def watched(values: Tensors, context: Any) -> tuple[Tensors, Tensors]:
         given = {name: value.clone() for name, value in values.items()}
         made, row = apply(values, context)
-        note(Passage(stage, given, values, _copies(made), _copies(row), *layouts, rows))
+        note(Passage(stage, given, _copies(values), _copies(made), _copies(row), *layouts, rows))
         return made, row
 
     stage.apply = watched  # type: ignore[method-assign]
@@ -132,7 +139,7 @@ class Carrier(Component):
         return (self.stage,)
 
 
-class StageContract(StageChecks):
+class StageContract(PathContract):
     """For a stage by itself; `make` returns a fresh one."""
 
     toml = ""
@@ -194,16 +201,8 @@ class StageContract(StageChecks):
                 torch.testing.assert_close(undone[name], value, atol=self.error, rtol=0)
 
 
-class CompressorContract(ComponentContract, StageChecks):
+class CompressorContract(PathContract, ComponentContract):
     """For compressors."""
-
-    def course(self, **changes: Any) -> Course:
-        """Return a tiny course with the component in its place."""
-        return super().course(**changes)
-
-    def owns(self, place: Placed) -> bool:
-        """Whether a stage on the path is one of this compressor."""
-        return place.owner == "compressor.0"
 
     def test_its_ranks_are_those_of_compression(self) -> None:
         assert {stage.rank for stage in self._stages(self.course())} <= {40, 95}
@@ -278,4 +277,10 @@ class AttackContract(ComponentContract):
                 assert len(poisoned.x) == len(poisoned.y) >= 1
 
 
-__all__ = ["AttackContract", "CompressorContract", "PrivacyContract", "StageContract"]
+__all__ = [
+    "AttackContract",
+    "CompressorContract",
+    "PathContract",
+    "PrivacyContract",
+    "StageContract",
+]
