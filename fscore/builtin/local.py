@@ -11,7 +11,7 @@ from fscore.builtin.stages import Difference, Select, SelectDown
 from fscore.component import ge, gt, option
 from fscore.context import Order, Passes, Phase
 from fscore.kinds.trainer import Trainer
-from fscore.params import Group, Layout, Ranges, Tensors, length, merge, place, take
+from fscore.params import Group, Layout, Ranges, Tensors, intersect, length, merge, place, take
 
 if TYPE_CHECKING:
     import torch
@@ -57,16 +57,31 @@ class LocalTrainer(Trainer):
         return {"private": private, "frozen": frozen, "shared": space.complement(held)}
 
     def check(self, course: Course) -> Iterable[str]:
-        """Refuse patterns of `private` and `frozen` that match nothing or everything."""
+        """Refuse patterns of `private` and `frozen` that match nothing or everything, or leave nothing to train or share."""
         from fscore.errors import ConfigError
 
+        problems: list[str] = []
         for key in ("private", "frozen"):
             for pattern in getattr(self, key):
                 found = course.space.part(kinds=[pattern], names=[pattern])
                 try:
                     course.space.require(f"trainer.{key}", pattern, found)
                 except ConfigError as error:
-                    yield from error.problems
+                    problems += error.problems
+        yield from problems or self.left(course.space)
+
+    def left(self, space: ParamSpace) -> Iterable[str]:
+        """Refuse parts that are each right and together leave nothing to train, or nothing trained to share."""
+        parts = self.parts(space)
+        trained = intersect(space.trainable, space.complement(parts["frozen"]))
+        shares = any(group.slot for group in self.groups(space).values())
+        if not trained:
+            yield "trainer.frozen: all of the model is frozen, so that nothing is trained. Remedy: freeze less."
+        elif shares and not intersect(trained, parts["shared"]):
+            yield (
+                f"trainer.use: '{self.name}' shares nothing that it trains: all of it is private or frozen. "
+                "Remedy: less of trainer.private and trainer.frozen."
+            )
 
     def stages(self) -> Iterable[Stage]:
         """Put the difference, and the selection of the shared part, on the path."""

@@ -269,6 +269,12 @@ def test_fedbn_without_batch_norm_is_fedavg():
     assert anyhow("any_fedbn").result.digest == run("sgd").result.digest
 
 
+def test_fedbn_keeps_batch_norm_beside_what_else_is_private():
+    norm = {"model": {"use": "mlp_bn"}}
+    both = run("sgd", norm, private=["linear", "*BatchNorm*"]).result
+    assert run("fedbn", norm, private=["linear"]).result.digest == both.digest
+
+
 def test_fedbn_with_batch_norm_is_not_fedavg():
     norm = {"model": {"use": "mlp_bn"}}
     assert not torch.equal(model(run("fedbn", norm)), model(run("sgd", norm)))

@@ -10,7 +10,7 @@ import fs_personalization
 import pytest
 from attrs import define
 from fs_personalization.plugin import PersonalizationPlugin
-from personalization_helpers import NAMES, TestPlugin, course, run, tables
+from personalization_helpers import EVERYBODY, NAMES, TestPlugin, course, run, tables
 
 import fscore
 from fscore.builtin.objectives import Classification
@@ -24,6 +24,10 @@ PLAIN_MEAN = (
     "aggregator.weighting: '{}' corrects the drift from the plain mean of the clients. "
     'Remedy: set aggregator.weighting = "uniform".'
 )
+NOTHING_SHARED = (
+    "trainer.use: '{}' shares nothing that it trains: all of it is private or frozen. "
+    "Remedy: less of trainer.private and trainer.frozen."
+)
 CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("fedper", None, {"head": ["liner"]},
      "trainer.head: 'liner' matches no module of the model, did you mean 'linear'? (modules: hidden0, linear)"),
@@ -31,8 +35,29 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("lg_fedavg", {"model": {"use": "softmax"}}, {}, "trainer.head: 'linear' matches the whole model"),
     ("fedbabu", {"model": {"use": "mlp", "head": ""}}, {},
      'trainer.head: the model does not say which module is its head. Remedy: set trainer.head = ["name"].'),
+    ("fedper", None, {"head": ["hidden0", "linear"]}, "trainer.head: 'hidden0', 'linear' together match the whole model"),
+    ("lg_fedavg", None, {"head": ["hidden0", "linear"]},
+     "trainer.head: 'hidden0', 'linear' together match the whole model"),
+    ("fedper", None, {"private": ["hidden0"]}, NOTHING_SHARED.format("fedper")),
+    ("sgd", None, {"private": ["hidden0"], "frozen": ["linear"]}, NOTHING_SHARED.format("sgd")),
+    ("fedbabu", None, {"frozen": ["hidden0"]}, NOTHING_SHARED.format("fedbabu")),
+    ("local", None, {"frozen": ["hidden0", "linear"]},
+     "trainer.frozen: all of the model is frozen, so that nothing is trained. Remedy: freeze less."),
+    ("fedrep", None, {"frozen": ["linear"]},
+     "trainer.frozen: 'fedrep' trains the head by itself, but all of it is frozen. Remedy: freeze less."),
+    ("fedala", None, {"private": ["linear"]},
+     "trainer.layers: all of them are private or frozen, so that nothing is mixed. "
+     "Remedy: name layers that are shared."),
+    ("fedala", {"model": {"use": "mlp_bn"}}, {},
+     "trainer.layers: the model does not say which module is its head. "
+     'Remedy: set trainer.layers = ["name"].'),
+    ("heterofl", {"model": {"use": "mlp_bn"}}, {},
+     "trainer.use: 'heterofl' has no mean of running statistics of different widths. "
+     'Remedy: trainer.private = ["*BatchNorm*"], or a model without them.'),
     ("fedbn", MLP, {},
-     "trainer.private: '*BatchNorm*' matches no module of the model (modules: hidden0, linear)"),
+     "trainer.use: 'fedbn' keeps batch norm at the client, but the model has none (modules: hidden0, linear)"),
+    ("fednova", {"override": [{"clients": [0], "trainer": {"momentum": 1.0}}]}, {},
+     "override.0.trainer.momentum: must be between 0 and 0.999, got 1.0"),
     ("fedala", None, {"layers": ["liner"]},
      "trainer.layers: 'liner' matches no module of the model, did you mean 'linear'? (modules: hidden0, linear)"),
     ("ditto", None, {"private": ["*"]}, "trainer.private: '*' matches the whole model"),
@@ -48,7 +73,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
     ("heterofl", None, {"width": 0.0}, "trainer.width: must be greater than 0, got 0.0"),
     ("fedproto", None, {"predict_by": "knn"},
      "trainer.predict_by: expected one of 'prototype', 'head', got the string 'knn'"),
-    ("fednova", None, {"momentum": 1.0}, "trainer.momentum: must be below 1 for 'fednova', got 1.0"),
+    ("fednova", None, {"momentum": 1.0}, "trainer.momentum: must be between 0 and 0.999, got 1.0"),
     ("fedamp", None, {"alpha": 9.0},
      "trainer.alpha: 9.0 gives a client's own model a negative weight. "
      "Remedy: set it to trainer.sigma / 5 = 2 at most."),
@@ -85,6 +110,24 @@ def test_a_course_that_cannot_work_is_refused(trainer, more, options, text):
     with pytest.raises(ConfigError) as error:
         course(trainer, more, **options)
     assert str(error.value) == text
+
+
+LONE = {
+    "model": {"use": "mlp_bn"},
+    "data": {**EVERYBODY["data"], "min_samples": 11, "max_samples": 11, "test": 0.0},
+}
+
+
+@pytest.mark.parametrize(("batch_size", "said"), [(5, True), (4, False), (0, False)])
+def test_fedbn_says_that_a_batch_of_one_sample_has_no_variance(batch_size, said):
+    advice = list(
+        course("fedbn", LONE, batch_size=batch_size).trainer.advise(course("fedbn", LONE))
+    )
+    expected = (
+        "trainer.batch_size: the last batch of 5 of 5 clients has one sample, of which batch norm has no variance: "
+        "their tasks fail (client 0). Remedy: another batch_size."
+    )
+    assert advice == ([expected] if said else [])
 
 
 @pytest.mark.parametrize("trainer", NAMES)

@@ -10,6 +10,7 @@ from attrs import define
 from fscore.builtin.draws import shuffled
 from fscore.builtin.trainers import SGD, applies
 from fscore.context import Order, Passes, Phase
+from fscore.errors import ConfigError
 from fscore.params import Group, Layout, Ranges, Tensors, intersect, place
 
 if TYPE_CHECKING:
@@ -71,6 +72,32 @@ def drawn(batches: Order | Passes, context: Context) -> Order:
     if isinstance(batches, Passes):
         return shuffled(context, batches.epochs, batches.batch_size)
     return batches
+
+
+def matched(course: Course, key: str, patterns: Sequence[str]) -> Iterable[str]:
+    """Refuse patterns that match nothing, or the whole model, each alone or all of them together."""
+    space = course.space
+    problems: list[str] = []
+    for pattern in patterns:
+        try:
+            space.require(key, pattern, space.part(kinds=[pattern], names=[pattern]))
+        except ConfigError as error:
+            problems += error.problems
+    yield from problems
+    if not problems and space.part(kinds=patterns, names=patterns) == space.whole:
+        yield f"{key}: {', '.join(map(repr, patterns))} together match the whole model"
+
+
+def trains(trainer: SGD, course: Course, part: str) -> Iterable[str]:
+    """Refuse a course in which nothing of a part is trained, though a phase is about it."""
+    space = course.space
+    parts = trainer.parts(space)
+    trained = intersect(space.trainable, space.complement(parts["frozen"]))
+    if parts[part] and not intersect(trained, parts[part]):
+        yield (
+            f"trainer.frozen: '{trainer.name}' trains the {part} by itself, but all of it is frozen. "
+            "Remedy: freeze less."
+        )
 
 
 def uniform_weights(course: Course, name: str) -> Iterable[str]:

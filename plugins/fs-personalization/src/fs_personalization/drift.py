@@ -16,7 +16,7 @@ from fs_personalization.common import (
     uniform_weights,
 )
 from fscore.builtin.trainers import SGD, descend
-from fscore.component import gt, option
+from fscore.component import between, gt, option
 from fscore.params import Group, Layout, Tensors
 from fscore.paths import Stage
 
@@ -173,11 +173,13 @@ class FedNova(SGD):
     """
 
     name = "fednova"
+    momentum: float = option(
+        0.0, doc="Momentum of the clients, from zero in each task.", validator=between(0, 0.999),
+        per_client=True,
+    )  # fmt: skip
 
     def check(self, course: Course) -> Iterable[str]:
         yield from super().check(course)
-        if self.momentum == 1:
-            yield "trainer.momentum: must be below 1 for 'fednova', got 1.0"
         yield from unclipped(course, self.name, "the length of its local work")
 
     def stages(self) -> Iterable[Stage]:

@@ -112,12 +112,25 @@ class FedALA(Personal):
 
     def check(self, course: Course) -> Iterable[str]:
         yield from super().check(course)
+        if self.mixed == ("",):
+            yield (
+                "trainer.layers: the model does not say which module is its head. "
+                'Remedy: set trainer.layers = ["name"].'
+            )
+            return
+        space = course.space
         for pattern in self.mixed:
-            if not course.space.part(kinds=[pattern], names=[pattern]):
+            if not space.part(kinds=[pattern], names=[pattern]):
                 try:
-                    course.space.require("trainer.layers", pattern, ())
+                    space.require("trainer.layers", pattern, ())
                 except ConfigError as error:
                     yield from error.problems
+        named = space.part(kinds=self.mixed, names=self.mixed)
+        if named and not self.parts(space)["mixed"]:
+            yield (
+                "trainer.layers: all of them are private or frozen, so that nothing is mixed. "
+                "Remedy: name layers that are shared."
+            )
 
     def parts(self, space: ParamSpace) -> Mapping[str, Ranges]:
         """Return `shared`, `private`, `frozen`, and the part that is `mixed`."""

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from fs_personalization.common import keep, union
+from fs_personalization.common import keep, matched, trains, union
 from fscore.builtin.trainers import SGD
 from fscore.component import ge, option
 from fscore.context import Phase
-from fscore.errors import ConfigError
 from fscore.params import Ranges, intersect
 
 if TYPE_CHECKING:
@@ -19,20 +18,45 @@ if TYPE_CHECKING:
     from fscore.course import Course
     from fscore.params import ParamSpace
 
+NORMS = "*BatchNorm*"
+"""Class names of batch norms, as a pattern."""
+MOST = 1000
+"""Clients that are looked at before a course."""
+
 
 @define(eq=False, slots=False)
 class FedBN(SGD):
     """FedBN (Li et al., FedBN: Federated Learning on Non-IID Features via Local Batch Normalization, ICLR 2021, section 3).
 
     Batch normalisation stays at the client: weights, biases and running statistics of every module of such a class,
-    whatever its name.
+    whatever its name. What `private` names stays there beside it.
     """
 
     name = "fedbn"
-    private: list[str] = option(
-        factory=lambda: ["*BatchNorm*"],
-        doc="Parts that stay at the client: names or classes of modules, as patterns.",
-    )
+
+    def check(self, course: Course) -> Iterable[str]:
+        yield from super().check(course)
+        space = course.space
+        norms = space.part(kinds=[NORMS])
+        if not norms:
+            modules = ", ".join(space.modules())
+            yield f"trainer.use: 'fedbn' keeps batch norm at the client, but the model has none (modules: {modules})"
+
+    def advise(self, course: Course) -> Iterable[str]:
+        """Say where a batch of one sample has no variance."""
+        yield from super().advise(course)
+        if not course.space.part(kinds=["BatchNorm1d"]) or not self.batch_size:
+            return
+        clients = range(min(course.population.size, MOST))
+        lone = [c for c in clients if course.dataset.samples(c) % self.batch_size == 1]
+        if lone:
+            yield (
+                f"trainer.batch_size: the last batch of {len(lone)} of {len(clients)} clients has one sample, of which batch "
+                f"norm has no variance: their tasks fail (client {lone[0]}). Remedy: another batch_size."
+            )
+
+    def parts(self, space: ParamSpace) -> Mapping[str, Ranges]:
+        return keep(space, super().parts(space), space.part(kinds=[NORMS]))
 
 
 @define(eq=False, slots=False)
@@ -56,12 +80,12 @@ class Split(SGD):
                 'Remedy: set trainer.head = ["name"].'
             )
             return
-        for pattern in self.heads:
-            found = course.space.part(kinds=[pattern], names=[pattern])
-            try:
-                course.space.require("trainer.head", pattern, found)
-            except ConfigError as error:
-                yield from error.problems
+        yield from matched(course, "trainer.head", self.heads)
+
+    def left(self, space: ParamSpace) -> Iterable[str]:
+        """Leave a head that is nothing or everything to `check`."""
+        head = self.parts(space)["head"]
+        return super().left(space) if head and head != space.whole else ()
 
     def parts(self, space: ParamSpace) -> Mapping[str, Ranges]:
         """Return `shared`, `private`, `frozen`, and beside them `head` and `base`."""
@@ -109,6 +133,10 @@ class FedRep(FedPer):
     head_epochs: float = option(
         1.0, doc="Epochs of the head; trainer.epochs are those of the base.", validator=ge(0)
     )
+
+    def check(self, course: Course) -> Iterable[str]:
+        yield from super().check(course)
+        yield from trains(self, course, "head")
 
     def phases(self, context: Context) -> Sequence[Phase]:
         return (Phase(epochs=self.head_epochs, part="head"), Phase(part="base"))

@@ -11,7 +11,7 @@ from fs_personalization.common import unclipped
 from fscore.builtin.trainers import SGD
 from fscore.component import between, gt, option
 from fscore.errors import ConfigError
-from fscore.params import Group, Layout, Tensors
+from fscore.params import Group, Layout, Tensors, intersect
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,12 @@ class HeteroFL(SGD):
         yield from unclipped(course, self.name, "which coordinates a client holds")
         if self.problem:
             yield self.problem
+        space = course.space
+        if intersect(self.parts(space)["shared"], space.complement(space.trainable)):
+            yield (
+                "trainer.use: 'heterofl' has no mean of running statistics of different widths. "
+                'Remedy: trainer.private = ["*BatchNorm*"], or a model without them.'
+            )
 
     def groups(self, space: ParamSpace) -> Layout:
         size = (space.size,)
