@@ -120,9 +120,8 @@ LONE = {
 
 @pytest.mark.parametrize(("batch_size", "said"), [(5, True), (4, False), (0, False)])
 def test_fedbn_says_that_a_batch_of_one_sample_has_no_variance(batch_size, said):
-    advice = list(
-        course("fedbn", LONE, batch_size=batch_size).trainer.advise(course("fedbn", LONE))
-    )
+    made = course("fedbn", LONE, batch_size=batch_size)
+    advice = list(made.trainer.advise(made))
     expected = (
         "trainer.batch_size: the last batch of 5 of 5 clients has one sample, of which batch norm has no variance: "
         "their tasks fail (client 0). Remedy: another batch_size."
