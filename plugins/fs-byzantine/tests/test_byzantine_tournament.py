@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+from attrs import evolve
 from click.testing import CliRunner
 from fs_byzantine.command import tournament
 from fs_byzantine.report import Score, backdoors, scores, table
@@ -98,6 +99,69 @@ def test_a_tournament_that_was_interrupted_goes_on(file, tmp_path):
 
     assert again == played[5:]
     assert cells == played
+
+
+@pytest.mark.parametrize("line", ["[]", "3", "{}", '{"key": "ab", "attacked": 1}', "not json"])
+def test_a_damaged_diary_is_played_again(file, tmp_path, line):
+    (tmp_path / "cells.jsonl").write_text(line + "\n")
+
+    assert Diary(tmp_path / "cells.jsonl", Tournament.of(file)).read() == {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_metric_that_courses_do_not_report_ends_it_at_the_first_of_them(file, workers):
+    file.write_text(
+        file.read_text().replace("[tournament]", '[tournament]\nmetric = "test_acuracy"')
+    )
+    told = []
+
+    with pytest.raises(ConfigError) as error:
+        Tournament.of(file).play(workers, told.append)
+
+    assert str(error.value) == (
+        "tournament.metric: the courses report no 'test_acuracy', did you mean 'test_accuracy'?"
+    )
+    assert told == []
+
+
+def test_a_metric_that_is_no_number_is_seen_in_the_table(file):
+    """Two liars send noise of 2e30, which the server takes 2e8 times: the logits overflow, the model does not."""
+    file.write_text(
+        file.read_text()
+        .replace("[tournament]", '[tournament]\nmetric = "test_loss"')
+        .replace("versions = 2", "versions = 1")
+        .replace('use = "sign_flip"\nscale = 3.0', 'use = "gaussian"\nstd = 2e30')
+        .replace("[sampler]", '[server_optimizer]\nuse = "sgd"\nlr = 2e8\n[sampler]')
+    )
+
+    cells = Tournament.of(file).play()
+
+    huge = [c for c in cells if c.attack == "gaussian"]
+    assert {(c.status, c.metrics["test_loss"]) for c in huge} == {("complete", None)}
+    assert math.isnan(scores(cells, "test_loss")["gaussian", "mean"].mean)
+
+
+def exit_code(file, out):
+    arguments = [str(file), "--out", str(out), "--quiet"]
+    return CliRunner().invoke(tournament, arguments, standalone_mode=False).return_value
+
+
+def test_a_tournament_of_which_some_courses_failed_exits_with_4(file, tmp_path):
+    games = Tournament.of(file)
+    (tmp_path / "out").mkdir()
+    diary = Diary(tmp_path / "out" / "cells.jsonl", games)
+    for cell in games.cells():
+        status = "failed" if cell.attack == "half" else "complete"
+        diary.note(evolve(cell, status=status, reason="why", metrics={"test_accuracy": 0.5}))
+
+    assert exit_code(file, tmp_path / "out") == 4
+
+
+def test_a_tournament_of_which_all_courses_failed_exits_with_1(file, tmp_path):
+    broken = '[[faults]]\nuse = "corrupt"\nhow = "nan"\nrate = 1.0\n[sampler]'
+    file.write_text(file.read_text().replace("[sampler]", broken))
+
+    assert exit_code(file, tmp_path / "out") == 1
 
 
 def test_what_was_played_of_another_course_is_played_again(file, tmp_path):
@@ -202,6 +266,10 @@ def test_the_table_shows_deviations_where_there_are_some():
         (
             BASE.replace("seeds = [1, 2]", "seeds = []"),
             "tournament.seeds: expected a list of integers",
+        ),
+        (
+            BASE.replace("seeds = [1, 2]", "seeds = [1, 1]"),
+            "tournament.seeds: a seed is there twice. Remedy: name each once.",
         ),
         (
             BASE.replace("seeds = [1, 2]", "sedes = [1]"),

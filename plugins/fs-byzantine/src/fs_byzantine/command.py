@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fscore.errors import FscoreError
+
 if TYPE_CHECKING:
     from fs_byzantine.tournament import Cell, Tournament
+
+PARTIAL = 4
+"""Exit code of what reached its end although a part of it failed."""
 
 
 @click.command("tournament")
@@ -25,7 +30,8 @@ if TYPE_CHECKING:
 def tournament(file: Path, out: Path, workers: int, quiet: bool) -> int:
     """Run every attack against every defence of FILE; write a table and a heat map.
 
-    Courses that an interrupted tournament in the same folder finished are not run again.
+    Courses that an interrupted tournament in the same folder finished are not run again. Exits with 4 where some courses failed,
+    with 1 where all did.
     """
     import torch
 
@@ -49,10 +55,12 @@ def tournament(file: Path, out: Path, workers: int, quiet: bool) -> int:
 
     cells = games.play(workers, told, known)
     click.echo(_written(out, games, cells))
-    for cell in cells:
-        if cell.status == "failed":
-            names = f"{cell.attack} against {cell.defence}, seed {cell.seed}"
-            click.echo(f"{names}: {cell.reason}", err=True)
+    failed = [cell for cell in cells if cell.status == "failed"]
+    for cell in failed:
+        names = f"{cell.attack} against {cell.defence}, seed {cell.seed}"
+        click.echo(f"{names}: {cell.reason}", err=True)
+    if failed:
+        return FscoreError.exit_code if len(failed) == len(cells) else PARTIAL
     return 0
 
 

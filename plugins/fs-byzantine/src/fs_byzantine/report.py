@@ -14,7 +14,7 @@ from fs_byzantine.tournament import CLEAN, Cell
 
 @frozen
 class Score:
-    """A metric over the seeds of one pair: mean and standard deviation, NaN where a course failed."""
+    """A metric over the seeds of one pair: mean and standard deviation, NaN where a course failed or gave no finite number."""
 
     mean: float
     spread: float
@@ -24,9 +24,10 @@ def scores(cells: Iterable[Cell], metric: str) -> dict[tuple[str, str], Score]:
     """Return one metric by attack and defence; pairs in which no course has it are left out."""
     found: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
-        value = math.nan if cell.status == "failed" else cell.metrics.get(metric)
-        if value is not None:
-            found.setdefault((cell.attack, cell.defence), []).append(value)
+        if cell.status == "failed" or metric in cell.metrics:
+            value = cell.metrics.get(metric)
+            measured = math.nan if value is None else value
+            found.setdefault((cell.attack, cell.defence), []).append(measured)
     return {
         pair: Score(float(np.mean(values)), float(np.std(values, ddof=1)) if values[1:] else 0.0)
         for pair, values in found.items()

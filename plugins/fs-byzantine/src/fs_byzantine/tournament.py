@@ -36,7 +36,8 @@ class Cell:
     seed: int
     status: str = ""
     reason: str = ""
-    metrics: Mapping[str, float] = {}
+    metrics: Mapping[str, float | None] = {}
+    """None: no finite number."""
 
 
 @frozen
@@ -132,15 +133,26 @@ class Tournament:
             workers: processes; the result does not depend on it.
             told: called with each cell that is done.
             known: cells of an earlier play by `key`, which are not run again.
+
+        Raises:
+            ConfigError: the courses do not report the tournament's metric.
         """
         jobs = [(cell, self.tables(cell)) for cell in self.cells()]
         done = {key(cell, tables): cell for cell, tables in jobs}
         done |= {k: cell for k, cell in (known or {}).items() if k in done}
         left = [job for job in jobs if not done[key(*job)].status]
         for job, cell in zip(left, _played(left, workers), strict=True):
+            self._measured(cell)
             done[key(*job)] = cell
             told(cell)
         return list(done.values())
+
+    def _measured(self, cell: Cell) -> None:
+        """Refuse a metric that courses do not report, as soon as one of them ended."""
+        if cell.status != "failed" and self.metric not in cell.metrics:
+            raise ConfigError(
+                f"tournament.metric: the courses report no {self.metric!r}{nearest(self.metric, cell.metrics)}"
+            )
 
 
 def key(cell: Cell, tables: Tables) -> str:
@@ -154,7 +166,10 @@ def _played(jobs: list[tuple[Cell, Tables]], workers: int) -> Iterator[Cell]:
         yield from map(_run, jobs)
         return
     with ProcessPoolExecutor(workers, get_context("fork")) as pool:
-        yield from pool.map(_run, jobs)
+        try:
+            yield from pool.map(_run, jobs)
+        finally:  # who stops listening does not wait for the rest
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Diary:
@@ -170,17 +185,17 @@ class Diary:
             file.write(json.dumps(line) + "\n")
 
     def read(self) -> dict[str, Cell]:
-        """Return what was noted, by key; a torn last line is left out."""
+        """Return what was noted, by key; lines that are torn, or of something else, are left out, and played again."""
         if not self.path.is_file():
             return {}
         found = {}
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
                 entry = json.loads(line)
-            except ValueError:
+                own = entry.pop("key")
+                found[own] = Cell(**entry)
+            except (ValueError, TypeError, KeyError, AttributeError):
                 continue
-            own = entry.pop("key")
-            found[own] = Cell(**entry)
         return found
 
 
@@ -195,6 +210,8 @@ def _problems(tables: Tables, given: Tables) -> Iterator[str]:
         yield "tournament.seeds: expected a list of integers"
     if not isinstance(given.get("metric", ""), str):
         yield "tournament.metric: expected a string"
+    if isinstance(seeds, list) and len(set(map(str, seeds))) < len(seeds):
+        yield "tournament.seeds: a seed is there twice. Remedy: name each once."
     if "aggregator" in tables:
         yield "aggregator: a tournament takes it from [[tournament.defence]]. Remedy: remove this table."
 
@@ -245,7 +262,7 @@ def _run(job: tuple[Cell, Tables]) -> Cell:
         result = fscore.load(tables).run()
     except FscoreError as error:
         return Cell(cell.attack, cell.defence, cell.seed, "failed", str(error))
-    metrics = {n: float(v) for n, v in result.metrics.items() if math.isfinite(v)}
+    metrics = {n: float(v) if math.isfinite(v) else None for n, v in result.metrics.items()}
     return Cell(cell.attack, cell.defence, cell.seed, result.status, result.reason, metrics)
 
 
