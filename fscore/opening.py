@@ -66,7 +66,7 @@ class Opener:
                 f"{len(cohort.tasks)} tasks"
             )
         self._craft(cohort)
-        known = any(task.id in self.outputs for task in cohort.tasks)
+        known = any(task.id in self.outputs or task.inputs for task in cohort.tasks)
         opened = (
             self._one_by_one(cohort, factors)
             if known or course.single_updates

@@ -14,6 +14,7 @@ from fscore.kinds.protocol import Protocol
 from fscore.participant import Participant, handles
 from fscore.tasks import Deferred
 from fscore.testing import fs_course
+from fscore.testing.course import tiny_course
 
 
 @frozen
@@ -146,3 +147,19 @@ def test_gossip_learns():
 
 def test_gossip_repeats():
     assert gossip().result.digest == gossip().result.digest
+
+
+def test_a_cohort_of_tasks_with_inputs_is_opened_where_updates_are_summed():
+    course = tiny_course()
+    course.executor.start(course.site)
+    clients = [c for c in range(8) if course.free([c], 0.0)[0]][:2]
+    (before,) = course.issue(clients[:1])
+    (after,) = course.issue(clients[1:], inputs=(Deferred(before.id, 0, 0.0),))
+    course.book.arrive(before.id, 0.0)
+    course.book.arrive(after.id, 0.0)
+    assert not course.single_updates
+    opened = course.opener.open(course.book.claim([after]))
+    course.executor.stop()
+
+    assert [output.error for output in opened.outputs] == [""]
+    assert sorted(course.opener.outputs) == [before.id, after.id]
