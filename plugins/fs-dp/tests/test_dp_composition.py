@@ -260,6 +260,17 @@ def test_personalised_trainers_train_under_differential_privacy(toml, use):
     assert made.result.metrics["epsilon"] > 0
 
 
+def test_models_that_are_trained_together_are_clipped_together():
+    pytest.importorskip("fs_personalization")
+    toml = SAMPLES.replace("mode = 'hooks'", "").replace("USE", "apfl")
+    assert fs_course(toml).result.status == "complete"
+    with pytest.raises(PluginError) as caught:
+        fs_course(toml, changes={"privacy.0.mode": "ghost"})
+    assert str(caught.value) == (
+        "trainer: it trains model and mixed together; opacus has hooks for one. Remedy: mode = 'vectorised'."
+    )
+
+
 def test_a_trainer_with_batches_of_its_own_is_refused():
     pytest.importorskip("fs_personalization")
     assert problems(SAMPLES.replace("USE", "pfedme")) == [

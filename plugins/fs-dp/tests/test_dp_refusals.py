@@ -136,6 +136,15 @@ def test_a_group_over_a_private_count():
     )
 
 
+def test_a_group_of_a_row_that_its_client_chooses():
+    pytest.importorskip("fs_personalization")
+    toml = GAUSSIAN + '[plugins.personalization]\n[trainer]\nuse = "ifca"\n'
+    assert problems(toml) == [
+        "privacy.0.use: group 'model' of the upload moves the row that its client chooses ('cluster', in the clear) and is "
+        "divided by the private number of clients of that row. Remedy: another trainer."
+    ]
+
+
 def test_variances_that_noise_would_make_negative():
     assert problems(GAUSSIAN, given={"model": BatchNormed()}) == [
         "privacy.0.use: noise makes variances of the batch norm layer '1' negative. "

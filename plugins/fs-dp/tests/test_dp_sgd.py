@@ -11,6 +11,7 @@ from scipy import stats
 import fscore
 from fscore.builtin.executors.cohort import CohortExecutor
 from fscore.context import Samples
+from fscore.errors import ConfigError, CourseError
 from fscore.tasks import Batch, Task
 from fscore.testing import fs_course, tiny_course
 
@@ -115,14 +116,19 @@ def test_the_cohort_executor_makes_the_same_model(toml):
     torch.testing.assert_close(cohort, model_of(toml), atol=1e-5, rtol=0)
 
 
-def test_opacus_hooks_are_refused_where_many_clients_are_trained_at_once():
-    toml = TOML + 'mode = "ghost"\n'
-    result = run(toml, given={"executor": CohortExecutor(chunk=4)}).result
-    assert result.status == "failed"
-    assert result.reason == (
-        "privacy.0.mode: 'ghost' serves one client at a time, but the executor trains many at once. "
+@pytest.mark.parametrize("mode", ["hooks", "ghost"])
+def test_opacus_hooks_are_refused_where_many_clients_are_trained_at_once(mode):
+    toml = TOML + f'mode = "{mode}"\n[executor]\nuse = "cohort"\n'
+    text = (
+        f"privacy.0.mode: '{mode}' serves one client at a time, but the executor trains many at once. "
         "Remedy: mode = 'vectorised', or executor.use = 'serial'."
     )
+    with pytest.raises(ConfigError) as caught:
+        tiny_course(toml)
+    assert list(caught.value.problems) == [text]
+    with pytest.raises(CourseError) as late:
+        tiny_course(TOML + f'mode = "{mode}"\n').privacy[0].gradients(lifted=True, several=False)
+    assert str(late.value) == text
 
 
 def test_processes_make_the_same_bits():

@@ -61,6 +61,11 @@ class JointClip(Stage):
                 f"{self.key}.use: group '{name}' of the upload is {group.dtype}; only float32 and float64 can be "
                 "clipped and noised. Remedy: switch off what makes it so (a compressor)."
             )
+        if group.at:
+            raise ConfigError(
+                f"{self.key}.use: group '{name}' of the upload moves the row that its client chooses ('{group.at}', in the "
+                "clear) and is divided by the private number of clients of that row. Remedy: another trainer."
+            )
         if group.count:
             raise ConfigError(
                 f"{self.key}.use: group '{name}' of the upload is divided by the private count '{group.count}', for "

@@ -47,7 +47,7 @@ class DPSGD(Accounted):
     mode: Literal["auto", "hooks", "ghost", "vectorised"] = option(
         "auto",
         doc="Gradients of samples by opacus' hooks, its ghost norms (none is stored), or the executor; auto: hooks, or "
-        "vectorised where an executor trains many clients at once.",
+        "vectorised where many clients, or several models of a client, are trained at once.",
     )
 
     def bind(self, course: Course) -> None:
@@ -120,18 +120,26 @@ class DPSGD(Accounted):
 
     # ------------------------------------------------------------------------ gradients
 
-    def gradients(self, *, lifted: bool) -> Any:
+    def gradients(self, *, lifted: bool, several: bool) -> Any:
         """Return how gradients of single samples are made and clipped.
+
+        Args:
+            lifted: whether many clients are trained at once.
+            several: whether a client trains several variables together.
 
         Raises:
             CourseError: opacus cannot serve many clients at once.
         """
         if lifted and self.mode in ("hooks", "ghost"):
-            raise CourseError(
-                f"{self.key}.mode: '{self.mode}' serves one client at a time, but the executor trains many at once. "
-                "Remedy: mode = 'vectorised', or executor.use = 'serial'."
-            )
-        return self._vectorised if lifted or self.mode == "vectorised" else self._hooked
+            raise CourseError(self._one_at_a_time())
+        together = self.mode == "auto" and (lifted or several)
+        return self._vectorised if together or self.mode == "vectorised" else self._hooked
+
+    def _one_at_a_time(self) -> str:
+        return (
+            f"{self.key}.mode: '{self.mode}' serves one client at a time, but the executor trains many at once. "
+            "Remedy: mode = 'vectorised', or executor.use = 'serial'."
+        )
 
     @cached_property
     def _vectorised(self) -> Any:
@@ -168,6 +176,8 @@ class DPSGD(Accounted):
                 f"{self.key}.use: policy '{policy.name}' may choose batch sizes, so that no epsilon is known beforehand. "
                 "Remedy: switch one of them off."
             )
+        if self.mode in ("hooks", "ghost") and course.executor.name == "cohort":
+            yield self._one_at_a_time()
         for text in problems(course.module, self.mode):
             yield f"{self.key}.use: {text}"
 
@@ -248,8 +258,9 @@ def private_gradient(
 
     first = variables[context.phase.train[0]]
     lifted = first.dim() > 1
-    sums = mechanism.gradients(lifted=lifted).sums(loss, variables, batch, context)
     phase = context.phase
+    way = mechanism.gradients(lifted=lifted, several=len(phase.train) > 1)
+    sums = way.sums(loss, variables, batch, context)
     purpose = f"dp_sgd {'+'.join(phase.train)} {phase.part} {phase.epochs}"
     source = mechanism.ledger.source(context.rng(purpose, int(context.step)))
     parts = [take(sums[name], context.ranges) for name in sums]
