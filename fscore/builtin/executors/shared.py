@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import define, field, frozen
 
-from fscore.tasks import Batch, BatchOutput, Job, Output
+from fscore.tasks import Batch, BatchOutput, Job, Output, Task
 
 if TYPE_CHECKING:
     import torch
 
 ALIGNMENT = 64
+PLAIN = frozenset({int, float, bool, str, type(None), Task})
+"""Types that hold no tensor."""
+FIELDS = {
+    cls: tuple(a.name for a in attrs.fields(cls)) for cls in (Batch, BatchOutput, Job, Output)
+}
 
 
 @frozen
@@ -100,6 +105,8 @@ def replaced(value: Any, leaf: type, change: Callable[[Any], Any]) -> Any:
     known: dict[int, Any] = {}
 
     def new(value: Any) -> Any:
+        if type(value) in PLAIN or (type(value) is dict and not value):
+            return value
         if isinstance(value, leaf):
             return change(value)
         if isinstance(value, dict):
@@ -108,9 +115,8 @@ def replaced(value: Any, leaf: type, change: Callable[[Any], Any]) -> Any:
             return known[id(value)]
         if type(value) in (list, tuple):
             return type(value)(new(entry) for entry in value)
-        if isinstance(value, Batch | BatchOutput | Job | Output):
-            names = [a.name for a in attrs.fields(type(value))]
-            return type(value)(**{n: new(getattr(value, n)) for n in names})
+        if type(value) in FIELDS:
+            return type(value)(*[new(getattr(value, name)) for name in FIELDS[type(value)]])
         return value
 
     return new(value)
