@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from fscore.builtin.record.resume import codec
 from fscore.builtin.rounds import Computed
 from fscore.component import Component
+from fscore.events import Event
 from fscore.hookspecs import hookimpl
 from fscore.participant import Participant, handles
 from fscore.testing import fs_course
@@ -17,6 +18,7 @@ EQUAL = '[data]\nuse = "synthetic"\nclients = 60\nfeatures = 4\nnum_classes = 3\
 SLOW = '[devices]\nuse = "lognormal"\nsigma = 1.2\njitter = 0.5\nbandwidth = 100.0\n'
 NO_EVALUATION = "[evaluation]\nevery = 0\n"
 TWICE = '[[faults]]\nuse = "duplicate"\nrate = 0.5\n'
+BUDGET = '[trigger]\nuse = "time_up"\nbudget = 0.1\nif_empty = "resample"\n'
 CRASHES = '[[faults]]\nuse = "crash"\nuptime = 0.5\ndowntime = 0.1\n'
 LATE = '[[faults]]\nuse = "delay"\nrate = 0.3\nseconds = 0.2\n'
 OFFLINE = (
@@ -28,6 +30,7 @@ TIERS = (
     '[sampler]\nuse = "tiers"\ntiers = 3\nclients = 2\nretier = 4\n[trigger]\nuse = "per_tier"\n'
 )
 DROPS = '[[faults]]\nuse = "drop"\nrate = 0.2\n'
+PRIVATE = '[model]\nuse = "mlp"\nhidden = [3]\n[trainer]\nprivate = ["linear"]\n'
 
 
 def buffered(goal, broadcast="after_aggregating", **options):
@@ -222,6 +225,54 @@ def test_lazy_equals_eager_bit_for_bit(broadcast):
     assert lazy.tasks["saved"] == lazy.tasks["issued"] - lazy.tasks["computed"]
 
 
+@define(eq=False, slots=False)
+class Settling(Participant):
+    """Computes each stateful task as soon as its client is done."""
+
+    role: str
+
+    @handles(Event, rank=99)
+    def settle(self, event):
+        self.course.opener.settle()
+
+
+@define(eq=False)
+class Soon(Component):
+    """The same bits, computed at once."""
+
+    name = "soon"
+
+    def participants(self):
+        return (Settling("server"), Settling("client"))
+
+
+@pytest.mark.parametrize("faults", [TWICE, TWICE + LATE + CRASHES + DROPS])
+@pytest.mark.parametrize("trigger", [buffered(2, "after_receiving"), BUDGET], ids=["rece", "time"])
+def test_rows_of_clients_do_not_depend_on_when_they_are_computed(trigger, faults):
+    text = EQUAL + PRIVATE + SLOW + NO_EVALUATION + trigger + faults
+    changes = {"course.until.versions": 8, "course.patience": 20, "sampler.clients": 6}
+    late, soon = (fs_course(text, plugins=p, changes=changes).result for p in ([], [Soon]))
+    assert (late.digest, late.virtual_time, late.tasks, late.bytes) == (
+        soon.digest,
+        soon.virtual_time,
+        soon.tasks,
+        soon.bytes,
+    )
+    assert late.tasks["computed"] <= late.tasks["issued"]
+
+
+def test_a_task_that_arrives_twice_is_done_once():
+    text = (
+        EQUAL
+        + SLOW
+        + NO_EVALUATION
+        + '[[faults]]\nuse = "duplicate"\nrate = 1.0\nseconds = 0.001\n'
+    )
+    books = Books()
+    result = fs_course(text, plugins=[books]).result
+    assert books.sent.left == result.tasks["issued"] == 12
+
+
 def test_what_nobody_used_is_counted_as_saved():
     tasks = fs_course(SLOW + buffered(2, staleness_limit=0)).result.tasks
     assert tasks["computed"] == tasks["used"] == 6
@@ -237,8 +288,16 @@ def test_what_nobody_used_is_counted_as_saved():
         ASYNCHRONOUS,
         EQUAL + SLOW + NO_EVALUATION + DROPS + buffered(3),
         EQUAL + SLOW + NO_EVALUATION + TIERS,
+        EQUAL
+        + SLOW
+        + NO_EVALUATION
+        + PRIVATE
+        + buffered(2, "after_receiving")
+        + TWICE
+        + LATE
+        + CRASHES,
     ],
-    ids=["after_receiving", "drops", "tiers"],
+    ids=["after_receiving", "drops", "tiers", "private_and_faults"],
 )
 def test_a_snapshot_at_every_event_changes_nothing(text):
     whole = tiny_course(text).run()

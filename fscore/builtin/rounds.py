@@ -71,6 +71,8 @@ class Rounds(Protocol):
     )
     cause: str = state(str)
     """Client and reason of the first failure since the last version."""
+    begun: dict[int, float] = state(dict)
+    """When work on each task under way began, so that a task that arrives twice is done once."""
     lost: int = state(int)
     """Tasks that were lost since the last result came back."""
     waited: int = state(int)
@@ -132,7 +134,7 @@ class Rounds(Protocol):
 
     def participants(self) -> Iterable[Participant]:
         """Return the server and the clients."""
-        return (RoundsServer(self), RoundsClients())
+        return (RoundsServer(self), RoundsClients(self))
 
 
 @define(eq=False, slots=False)
@@ -347,6 +349,7 @@ class RoundsServer(Participant):
         course.advance(course.opener.opened.pop(event.cohort.id))
         self.options.waited, self.options.cause = 0, ""
         self._give_up_stale()
+        self._forget_begun()
         self.emit(VersionMade(course.book.version))
 
     def _give_up_stale(self) -> None:
@@ -356,6 +359,10 @@ class RoundsServer(Participant):
         for task in list(book.unresolved()):
             if book.version - task.version > limit:
                 self.course.resolve(task, "aborted" if book.flies(task.id) else "expired")
+
+    def _forget_begun(self) -> None:
+        begun, book = self.options.begun, self.course.book
+        self.options.begun = {task: at for task, at in begun.items() if book.flies(task)}
 
     @handles(VersionMade, emits=(TasksDue, Ending))
     def publish(self, event: VersionMade) -> None:
@@ -387,14 +394,16 @@ class RoundsClients(Participant):
 
     name = "clients"
     role = "client"
+    options: Rounds
 
     @handles(TaskDown, emits=(Computed, TaskLost))
     def train(self, event: TaskDown) -> None:
         """Begin to work, and find out whether the client stays until it is done."""
         course, task = self.course, event.task
-        if not course.book.flies(task.id):
+        if not course.book.flies(task.id) or task.id in self.options.begun:
             return
         now, result = course.loop.now, course.work(task)
+        self.options.begun[task.id] = now
         if not 0 <= result.seconds < math.inf:
             raise CourseError(f"devices: client {task.client} would compute for {result.seconds} s")
         rng = LazyGenerator(course.streams, "leaving", task.client, task.id)
