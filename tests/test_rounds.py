@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fscore.component import Component
+from fscore.errors import PluginError
 from fscore.hookspecs import hookimpl
 from fscore.kinds.trigger import Trigger
 from fscore.testing import fs_course
@@ -148,3 +149,27 @@ def test_a_trigger_that_never_fires_ends_the_course():
     result = fs_course('[trigger]\nuse = "never"\n', plugins=[NeverPlugin]).result
     assert result.status == "failed"
     assert result.reason.startswith("trigger 'never' does not fire: ")
+
+
+@define(eq=False, slots=False)
+class Counting(Trigger):
+    """Wrong: gives a number of tasks in place of tasks."""
+
+    name = "counting"
+
+    def ready(self, pool, now):
+        return len(pool.arrived)
+
+
+class Counter(Component):
+    name = "counter"
+
+    @hookimpl
+    def fscore_register_triggers(self):
+        return [Counting]
+
+
+def test_a_trigger_that_gives_no_tasks_is_named():
+    with pytest.raises(PluginError) as raised:
+        fs_course('[trigger]\nuse = "counting"', plugins=[Counter])
+    assert str(raised.value) == "trigger 'counting': ready() gave 4, expected a list of tasks"

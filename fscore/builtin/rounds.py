@@ -25,7 +25,7 @@ from fscore.builtin.round_events import (
 )
 from fscore.component import ge, gt, option, state
 from fscore.course import Course, LazyGenerator
-from fscore.errors import CourseError
+from fscore.errors import CourseError, PluginError
 from fscore.events import CourseStarted, Ending, TaskLost
 from fscore.kinds.protocol import Protocol
 from fscore.participant import Participant, handles
@@ -259,7 +259,7 @@ class RoundsServer(Participant):
         course, book, now = self.course, self.course.book, self.course.loop.now
         tasks = course.trigger.ready(book, now)
         if tasks:
-            self.emit(CohortReady(book.claim(tasks)))
+            self.emit(CohortReady(book.claim(_checked(tasks, course.trigger.name))))
             return
         if given_up := course.trigger.given_up(book, now):
             self._give_up(given_up)
@@ -382,6 +382,13 @@ class RoundsServer(Participant):
             self.emit(TasksDue())
             if until.virtual_time is not None and not course.book.version:
                 self.emit(Ending("virtual time is up"), after=until.virtual_time - course.loop.now)
+
+
+def _checked(tasks: Sequence[Task], trigger: str) -> Sequence[Task]:
+    """Return what a trigger's `ready` gave, if it is tasks."""
+    if isinstance(tasks, list | tuple) and all(isinstance(task, Task) for task in tasks):
+        return tasks
+    raise PluginError(f"trigger '{trigger}': ready() gave {tasks!r:.80}, expected a list of tasks")
 
 
 def _cohorts(count: int) -> str:
