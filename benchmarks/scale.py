@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
@@ -26,8 +27,8 @@ from fscore.course import Course
 from fscore.hookspecs import hookimpl
 from fscore.kinds.dataset import Dataset
 
-POPULATIONS = ((1_000, 100), (10_000, 100), (100_000, 100), (1_000_000, 100))
-COHORTS = ((10_000, 10), (10_000, 1_000), (10_000, 10_000))
+POPULATIONS = (1_000, 10_000, 100_000, 1_000_000)
+COHORTS = (10, 100, 1_000, 10_000)
 
 
 @define(eq=False, slots=False)
@@ -84,7 +85,9 @@ def tables(population: int, cohort: int, executor: dict[str, object]) -> dict[st
 def row(population: int, cohort: int, executor: dict[str, object]) -> None:
     """Run one course and print its numbers as JSON."""
     torch.set_num_threads(1)
+    began = time.perf_counter()
     course = fscore.load(tables(population, cohort, executor), plugins=[PoolPlugin]).course()
+    set_up = time.perf_counter() - began
     marks: list[float] = []
 
     def watch(running) -> bool:
@@ -100,7 +103,8 @@ def row(population: int, cohort: int, executor: dict[str, object]) -> None:
     print(
         json.dumps(
             {
-                "population": population, "cohort": cohort, "executor": course.executor.reason,
+                "population": population, "cohort": cohort, "executor": course.executor.name,
+                "set_up": round(set_up, 3),
                 "clients_per_second": round(2 * cohort / seconds), "peak_mb": round(peak),
             }
         )
@@ -120,20 +124,29 @@ def main() -> None:
     if options.row:
         row(*options.row, executor)
         return
-    rows = [*POPULATIONS[:2], *COHORTS[:2]] if options.quick else [*POPULATIONS, *COHORTS]
-    for population, cohort in rows:
-        words = [
-            sys.executable,
-            __file__,
-            "--executor",
-            options.executor,
-            "--device",
-            options.device,
-        ]
-        words += ["--row", str(population), str(cohort)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        line = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[-300:]]
-        print(line[0], flush=True)
+    most = 2 if options.quick else None
+    print(
+        "| population | cohort | set-up, s | clients per second | peak, MB | executor |\n|---|---|---|---|---|---|"
+    )
+    for population in POPULATIONS[:most]:
+        for cohort in (c for c in COHORTS[:most] if c <= population):
+            print(line(population, cohort, options), flush=True)
+    print(f"\n{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}")
+
+
+def line(population: int, cohort: int, options: argparse.Namespace) -> str:
+    """Measure one row in a fresh process and return it as Markdown."""
+    words = [sys.executable, __file__, "--executor", options.executor, "--device", options.device]
+    words += ["--row", str(population), str(cohort)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        return f"| {population:,} | {cohort:,} | failed: {last} | | | |"
+    found = json.loads(done.stdout.splitlines()[-1])
+    return (
+        f"| {population:,} | {cohort:,} | {found['set_up']:.2f} | {found['clients_per_second']:,} "
+        f"| {found['peak_mb']} | {found['executor']} |"
+    )
 
 
 if __name__ == "__main__":
