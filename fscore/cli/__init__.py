@@ -16,7 +16,7 @@ COMMANDS = {
     "check": "Validate a course; print it, its upload path and its graph.",
     "graph": "Draw the course's events and handlers.",
     "plugins": "List what is installed, switched on or not.",
-    "options": "Print a commented TOML table for a component or plugin.",
+    "options": "Print the commented TOML of a component, plugin or table; list a kind.",
     "new-plugin": "Write a package for a new plugin.",
     "tune": "Search for hyper-parameters.",
     "bench": "Measure this machine, and say what `auto` would choose.",
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
         error.show()
         code = 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; `fscore resume RUN_DIR` goes on", err=True)
+        click.echo("interrupted", err=True)
         code = 130
     except (Exception, SystemExit) as error:
         if "--debug" in words:

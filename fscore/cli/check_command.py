@@ -28,6 +28,7 @@ def command(file: Path, changes: tuple[str, ...]) -> None:
     click.echo(
         f"  {course.site.upload.nbytes} bytes up, {course.site.download.nbytes} bytes down per task"
     )
+    click.echo(f"executor: {course.executor.reason or course.executor.name}")
     for line in course.advice:
         click.echo(f"note: {line}")
     click.echo(

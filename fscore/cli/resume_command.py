@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from fscore.cli.run_command import ended
+from fscore.cli.running import QUIET, finished
 
 
 @click.command("resume")
 @click.argument("run_dir", type=click.Path(path_type=Path))
-def command(run_dir: Path) -> int:
+@QUIET
+def command(run_dir: Path, quiet: bool) -> int:
     """Go on with the interrupted run in RUN_DIR, from its newest whole snapshot."""
     import torch
 
@@ -21,4 +22,4 @@ def command(run_dir: Path) -> int:
     course, notes = resumed(run_dir)
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    return ended(course.run())
+    return finished(course, run_dir, quiet=quiet)

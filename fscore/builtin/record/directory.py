@@ -155,11 +155,15 @@ class RunDirectory(Recorder):
         """Cut `metrics.jsonl` back to the offset of a snapshot.
 
         Raises:
-            SnapshotError: the file is shorter, or no line ends there; then it is left as it is.
+            SnapshotError: the file is missing or shorter, or no line ends there; then it is left as it is.
             CourseError: it could not be cut.
         """
         path = self.metrics_path
-        with writing(path), _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
+        if not path.exists():
+            if offset:
+                raise SnapshotError(f"{path}: it is missing, the snapshot expects {offset} bytes")
+            return
+        with writing(path), _opened(path, os.O_RDWR) as descriptor:
             size = os.fstat(descriptor).st_size
             if size < offset:
                 raise SnapshotError(f"{path}: has {size} bytes, the snapshot expects {offset}")

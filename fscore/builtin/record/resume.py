@@ -66,8 +66,7 @@ def resumed(
     from fscore.course import Course
 
     record = RunDirectory.open(path)
-    if (path / "result.json").exists():
-        raise SnapshotError(f"{path}: this run has ended, see result.json")
+    _refuse_ended(record)
     described = record.read_run()
     config = resolve(described["course"], plugins=plugins, given=_checked(described, given or {}))
     course = Course(config, record)
@@ -78,6 +77,16 @@ def resumed(
         notes.append(f"{path}: no snapshot was written yet, starting from the beginning")
         return course, notes
     return course, [*notes, *found[2]]
+
+
+def _refuse_ended(record: RunDirectory) -> None:
+    """Refuse a run that has a result, and a result that cannot be read: whether the run ended is not known then."""
+    try:
+        result = record.read_result()
+    except SnapshotError as error:
+        raise SnapshotError(f"{error}. Remedy: remove it, and the run goes on.") from error
+    if result is not None:
+        raise SnapshotError(f"{record.path}: this run has ended, see result.json")
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
