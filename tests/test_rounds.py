@@ -172,4 +172,4 @@ class Counter(Component):
 def test_a_trigger_that_gives_no_tasks_is_named():
     with pytest.raises(PluginError) as raised:
         fs_course('[trigger]\nuse = "counting"', plugins=[Counter])
-    assert str(raised.value) == "trigger 'counting': ready() gave 1, expected a list of tasks"
+    assert str(raised.value) == "trigger 'counting': ready() gave 2, expected a list of tasks"
