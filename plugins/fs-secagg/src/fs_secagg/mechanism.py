@@ -142,7 +142,8 @@ class SecAgg(RingSum):
         """Return the handlers of key exchange and unmasking."""
         from fs_secagg.handlers import SecAggClients, SecAggServer
 
-        return SecAggServer(self), SecAggClients(self)
+        rounds: Any = self.course.protocol
+        return SecAggServer(self), SecAggClients(rounds, self)
 
     def begin(self, key: Key) -> None:
         """Draw the graph of a session; its randomness is public.
