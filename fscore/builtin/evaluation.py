@@ -62,7 +62,7 @@ class Instrument(Evaluator):
 
         y = course.example.y
         with torch.no_grad(), course.streams.torch("fit"):
-            outputs = copy.deepcopy(course.module).eval()(course.example.x)
+            outputs = copy.deepcopy(course.module).train(mode=False)(course.example.x)
         for place, metric in enumerate(self._judges):
             key = f"evaluation.metrics.{place}" if self.metrics else "objective.use"
             if problem := metric.fits(outputs, y) or _misfit(metric, outputs, y):
