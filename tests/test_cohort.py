@@ -274,7 +274,7 @@ def test_trainers(trainer, batch_size):
         "batch_size = 0\nepochs = 3",
         "batch_size = 1",
         "batch_size = 1000",
-        "epochs = 0",
+        "epochs = 1e-12\nbatch_size = 3",
         "epochs = 0.4",
         "epochs = 2.7\nbatch_size = 3",
         "momentum = 0.9",

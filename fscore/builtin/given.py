@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
+from fscore.builtin.models.headed import HeadedModel
 from fscore.component import option
 from fscore.errors import DataError
 from fscore.kinds.dataset import Dataset
-from fscore.kinds.model import Model
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False, slots=False)
-class GivenModel(Model):
+class GivenModel(HeadedModel):
     """A module that was handed over; every course starts from a copy of it as it was then."""
 
     name = "given"

@@ -28,7 +28,7 @@ class LocalTrainer(Trainer):
 
     lr: float = option(0.1, doc="Learning rate of the clients.", validator=ge(0), per_client=True)
     epochs: float = option(
-        1.0, doc="Passes over a client's samples.", validator=ge(0), per_client=True
+        1.0, doc="Passes over a client's samples.", validator=gt(0), per_client=True
     )
     batch_size: int = option(
         10,

@@ -309,6 +309,16 @@ class Lane:
         found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
         return {name: tuple(islice(found, len(own))) for name, own in leaves.items()}
 
+    def _loss_of(self) -> str:
+        """Say whose losses are differentiated: the objective's, unless the trainer has its own."""
+        trainer, objective = self.site.trainer, self.site.objective
+        own = type(trainer).loss is not Trainer.loss
+        return (
+            f"trainer '{trainer.name}': loss()"
+            if own
+            else f"objective '{objective.name}': losses()"
+        )
+
     def _mean(
         self, loss: Loss, variables: Tensors, batch: Samples, context: Context
     ) -> torch.Tensor:
@@ -320,8 +330,7 @@ class Lane:
             each = loss(variables, batch, context)
             if each.shape != (size,):
                 raise PluginError(
-                    f"trainer '{self.site.trainer.name}': loss() gave shape {tuple(each.shape)}, "
-                    f"expected one loss per sample ({size},)"
+                    f"{self._loss_of()} gave shape {tuple(each.shape)}, expected one loss per sample ({size},)"
                 )
             mean = each.mean()
         context.loss_sum += float(mean.detach()) * size

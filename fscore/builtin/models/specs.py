@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import define, validators
 
+from fscore.builtin.models.headed import HeadedModel
 from fscore.component import between, ge, option
 from fscore.errors import ConfigError
-from fscore.kinds.model import Model
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ def _outputs(classes: int | None, example: Samples) -> int:
 
 
 @define(eq=False, slots=False)
-class Softmax(Model):
+class Softmax(HeadedModel):
     """Multinomial logistic regression on flattened samples (linear regression where targets are numbers)."""
 
     name = "softmax"
@@ -35,7 +35,7 @@ class Softmax(Model):
 
 
 @define(eq=False, slots=False)
-class MLP(Model):
+class MLP(HeadedModel):
     """Fully connected layers on flattened samples."""
 
     name = "mlp"
@@ -55,7 +55,7 @@ class MLP(Model):
 
 
 @define(eq=False, slots=False)
-class FemnistCNN(Model):
+class FemnistCNN(HeadedModel):
     """Two 5x5 convolutions and one hidden layer: the FEMNIST model of LEAF (Caldas et al., 2018)."""
 
     name = "femnist_cnn"
@@ -70,7 +70,7 @@ class FemnistCNN(Model):
 
 
 @define(eq=False, slots=False)
-class CNN(Model):
+class CNN(HeadedModel):
     """Two 3x3 convolutions (32, 64) without padding, pooling and one hidden layer, for images of 32x32."""
 
     name = "cnn"
@@ -85,7 +85,7 @@ class CNN(Model):
 
 
 @define(eq=False, slots=False)
-class CharLSTM(Model):
+class CharLSTM(HeadedModel):
     """Embedding and stacked LSTM over characters (McMahan et al., AISTATS 2017, section 3).
 
     x: (samples, time) int64; outputs: (samples, time, vocabulary).

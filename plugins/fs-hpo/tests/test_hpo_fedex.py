@@ -180,7 +180,7 @@ def test_the_difference_of_training_can_be_the_score():
 @pytest.mark.parametrize("layer", [torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(4)], ids=repr)
 def test_models_are_judged_in_evaluation_mode(layer):
     """Clients that do not move give the score of version 0, whatever the layer does in training."""
-    made = tables({"arms": [{"trainer.epochs": 0.0}]})
+    made = tables({"arms": [{"trainer.epochs": 1e-12, "trainer.batch_size": 1}]})
     model = GivenModel.of(torch.nn.Sequential(layer, torch.nn.Linear(4, 3)))
     course = tiny_course(made, plugins=[HpoPlugin], given={"model": model})
     course.run(lambda c: c.book.in_flight == 4)
