@@ -67,7 +67,7 @@ def test_every_problem_of_a_file_is_reported_at_once():
         f"(known: {known('aggregators')})",
         "trainer.momentm: unknown option of 'sgd', did you mean 'momentum'?",
         "trainer.lr: expected a number, got the string 'x'",
-        "trainer.epochs: must be at least 0, got -1.0",
+        "trainer.epochs: must be greater than 0, got -1.0",
         "trainer.nesterov: expected true or false, got 1",
     )
 
