@@ -8,12 +8,13 @@ from attrs import define
 
 from fscore.builtin.local import LocalTrainer
 from fscore.component import between, ge, option
+from fscore.params import take
 
 if TYPE_CHECKING:
     import torch
 
     from fscore.context import Context
-    from fscore.params import Tensors
+    from fscore.params import Ranges, Tensors
 
 
 @define(eq=False, slots=False)
@@ -34,7 +35,8 @@ class SGD(LocalTrainer):
     ) -> None:
         options = context.options
         if options["max_grad_norm"] is not None:
-            gradient = {n: clipped(g, options["max_grad_norm"]) for n, g in gradient.items()}
+            bound = options["max_grad_norm"]
+            gradient = {n: clipped(g, bound, context.ranges) for n, g in gradient.items()}
         for name, grad in gradient.items():
             for index, (start, stop) in enumerate(context.ranges):
                 values, slope = variables[name][..., start:stop], grad[..., start:stop]
@@ -74,9 +76,12 @@ def descend(values: torch.Tensor, slope: torch.Tensor, lr: Any) -> None:
         values.sub_(lr * slope)
 
 
-def clipped(gradient: torch.Tensor, bound: Any) -> torch.Tensor:
-    """Scale each vector (..., P) whose norm exceeds `bound` down to it."""
+def clipped(gradient: torch.Tensor, bound: Any, ranges: Ranges) -> torch.Tensor:
+    """Scale each vector (..., P) whose norm over `ranges` exceeds `bound` down to it.
+
+    Terms that pull to another model differ from 0 outside of what is trained, too: on running statistics.
+    """
     import torch
 
-    norms = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
+    norms = torch.linalg.vector_norm(take(gradient, ranges), dim=-1, keepdim=True)
     return gradient * torch.clamp(bound / (norms + 1e-12), max=1.0)

@@ -45,6 +45,20 @@ def test_fedprox():
     close(addition, derivative(lambda x: 0.3 / 2 * (x - received).square().sum(), w))
 
 
+def test_a_bound_on_the_norm_leaves_running_statistics_out():
+    norm = {**EVERYBODY, "model": {"use": "mlp_bn"}}
+    made = course("fedprox", norm, max_grad_norm=0.5, lr=1.0)
+    _, context, variables = begun(made)
+    before = variables["model"].detach().clone()
+    gradient = torch.ones(made.space.size)
+    gradient[35:45] = 1e3  # the pull on the running mean and variance
+    with torch.no_grad():
+        made.trainer.step(variables, {"model": gradient}, {}, context)
+    moved = variables["model"].detach() - before
+    close(moved.norm(), torch.tensor(0.5))
+    assert not moved[35:45].any()
+
+
 def test_ditto():
     addition, v, _, context = added("ditto", "personal", phase=1, lamda=0.7)
     received = context.sent["model"]

@@ -58,13 +58,22 @@ def test_disk_equals_memory(trainer, tmp_path):
     assert (disk.digest, disk.metrics) == (memory.digest, memory.metrics)
 
 
+@pytest.mark.parametrize("executor", ["process", "thread"])
 @pytest.mark.parametrize("trainer", NAMES)
-def test_processes_give_the_bits_of_serial(trainer):
+def test_several_cores_give_the_bits_of_serial(trainer, executor):
     serial = run(trainer).result
-    two = run(trainer, {"executor": {"use": "process", "workers": 2, "chunk": 2}}).result
+    two = run(trainer, {"executor": {"use": executor, "workers": 2, "chunk": 2}}).result
     one = run(trainer, {"executor": {"use": "serial", "chunk": 2}}).result
     assert (two.digest, two.metrics) == (one.digest, one.metrics)
     torch.testing.assert_close(two.model, serial.model, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("trainer", NAMES)
+def test_auto_computes_many_clients_at_once(trainer):
+    chosen = run(trainer, {"executor": {"use": "auto", "chunk": 2}})
+    many = run(trainer, {"executor": {"use": "cohort", "chunk": 2}})
+    assert chosen.course.executor.name == "cohort"
+    assert chosen.result.digest == many.result.digest
 
 
 def assert_like_serial(trainer: str, **options: Any) -> None:
