@@ -87,7 +87,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str]] = [
      "trainer.use: 'fednova' sends the length of its local work, which [[privacy]] 'clip' would clip together with "
      "the update. Remedy: switch one of them off."),
     ("fedamp", CLIP, {},
-     "trainer.use: 'fedamp' sends how its own model changed, which [[privacy]] 'clip' would clip together with "
+     "trainer.use: 'fedamp' sends its own model, which [[privacy]] 'clip' would clip together with "
      "the update. Remedy: switch one of them off."),
     ("heterofl", CLIP, {},
      "trainer.use: 'heterofl' sends which coordinates a client holds, which [[privacy]] 'clip' would clip together "

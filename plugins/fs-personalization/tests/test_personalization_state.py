@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.record.resume import codec
+from fscore.errors import ConfigError
 from fscore.tasks import Task
 from fscore.testing import fs_course
 
@@ -258,6 +259,13 @@ def test_feddyn_and_local_send_no_more_than_they_must():
     assert sizes == {"sgd": 172, "feddyn": 172, "scaffold": 344, "local": 0, "fedper": 100}
 
 
+def test_an_update_of_fedamp_that_was_lost_leaves_nothing_behind():
+    lossy = {"faults": [{"use": "drop", "rate": 0.4, "during": [[0, 0.15]]}]}
+    done = run("fedamp", {**EVERYBODY, **lossy, "course": {"until": {"versions": 9}}})
+    assert done.result.tasks["failed"] > 0
+    torch.testing.assert_close(model(done, "models"), rows(done, "personal"))
+
+
 # ------------------------------------------------------------------------------------------ asynchrony
 
 LATE = {
@@ -272,3 +280,29 @@ def test_methods_that_allow_it_run_asynchronously(trainer):
     done = run(trainer, LATE)
     assert done.result.status == "complete"
     assert done.result.versions == 3
+    assert max(line["staleness"] for line in done.result.history) > 0
+
+
+ONE_BY_ONE = {
+    **LATE,
+    "trigger": {"use": "goal_achieved", "goal": 1},
+    "aggregator": {"use": "fedasync"},
+}
+WHOLE = tuple(
+    n for n in NAMES if n not in ("scaffold", "feddyn", "fednova", "fedamp", "ifca", "heterofl")
+)
+
+
+@pytest.mark.parametrize("trainer", WHOLE)
+def test_methods_that_send_a_model_are_mixed_one_by_one(trainer):
+    assert run(trainer, ONE_BY_ONE).result.status == "complete"
+
+
+@pytest.mark.parametrize("trainer", ["fednova", "fedamp", "ifca", "heterofl"])
+def test_others_are_not(trainer):
+    with pytest.raises(ConfigError) as error:
+        run(trainer, ONE_BY_ONE)
+    assert str(error.value) == (
+        f"aggregator.use: 'fedasync' mixes whole models, but trainer '{trainer}' sends parts or other groups. "
+        "Remedy: choose 'staleness', or a trainer that sends its model."
+    )

@@ -38,7 +38,8 @@ class FedAMP(Local):
     The server holds every client's model w_i and sends client i its cloud model
     u_i = (1 - sum of xi_ij) w_i + sum of xi_ij w_j over j != i, xi_ij = alpha A'(||w_i - w_j||^2), A(x) = 1 - exp(-x / sigma).
     The client begins from u_i, minimises f_i(w) + lamda / 2 ||w - u_i||^2 and deploys w. (The paper's weight of that term is
-    lamda / alpha.) Clients that trained take part in u; one that never did receives their mean.
+    lamda / alpha.) Clients that trained take part in u; one that never did receives their mean. Clients send w itself and not
+    how it changed, so that an update that was lost leaves nothing behind.
     """
 
     name = "fedamp"
@@ -61,7 +62,7 @@ class FedAMP(Local):
     def check(self, course: Course) -> Iterable[str]:
         yield from super().check(course)
         yield from whole(self, self.name)
-        yield from unclipped(course, self.name, "how its own model changed")
+        yield from unclipped(course, self.name, "its own model")
         if (self.alpha or 0.0) * self.others > self.sigma:
             yield (
                 f"trainer.alpha: {self.alpha} gives a client's own model a negative weight. "
@@ -131,16 +132,16 @@ class FedAMP(Local):
         import torch
 
         _, rows = super().finish(variables, context)
-        change = variables["model"] - context.row["personal"]
         trained = torch.ones_like(context.row["trained"])
-        groups = {"model": change, "client": context.sent["client"]}
+        groups = {"model": variables["model"], "client": context.sent["client"]}
         return groups, {**rows, "trained": trained}
 
     def directions(self, slots: Tensors, reduced: Tensors, cohort: Cohort) -> Tensors:
-        first = slots["trained"].new_zeros(self.size)
+        came = slots["trained"].new_zeros(self.size)
         for task in cohort.tasks:
-            first[task.client] = 1.0 - slots["trained"][task.client]
-        return {"models": reduced["model"], "trained": first}
+            came[task.client] = 1.0
+        change = came[:, None] * (reduced["model"] - slots["models"])
+        return {"models": change, "trained": came * (1.0 - slots["trained"])}
 
 
 @define(eq=False, slots=False)
