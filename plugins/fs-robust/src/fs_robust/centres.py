@@ -8,7 +8,7 @@ import numpy as np
 from attrs import define
 
 from fs_robust.base import Robust
-from fs_robust.gram import central, combination, distances_to, gram
+from fs_robust.gram import combination, distances_to, gram
 from fscore.component import ge, gt, option, state
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class GeometricMedian(Robust):
     )
 
     def rule(self, rows: torch.Tensor, byzantine: int) -> torch.Tensor:
-        products = gram(rows, central(rows))
+        products = gram(rows)
         start = nearer_half(products)
         point = weiszfeld(products, start, self.smoothing, self.iterations, self.tolerance)
         return combination(rows, point)

@@ -14,11 +14,9 @@ if TYPE_CHECKING:
 
 
 def by_value(rows: torch.Tensor) -> torch.Tensor:
-    """Return (clients, values) with each column in ascending order."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.sort(rows.numpy(), axis=0))  # several times as fast as torch.sort
+    """Sort each column of (clients, values) in ascending order, in place, and return it."""
+    rows.numpy().sort(axis=0)  # several times as fast as torch.sort
+    return rows
 
 
 @define(eq=False, slots=False)

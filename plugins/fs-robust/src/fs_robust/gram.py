@@ -16,41 +16,47 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-BLOCK = 4096
+BLOCK = 2048
 """Columns per product: (clients, BLOCK) float64 stays in the processor's cache."""
 
 
-def central(rows: torch.Tensor) -> torch.Tensor:
-    """Return the row (values,) with the middle norm of (clients, values).
+def gram(rows: torch.Tensor, centre: torch.Tensor | None = None) -> NDArray[np.float64]:
+    """Return the inner products (clients, clients), float64, of rows (clients, values) less a centre (values,).
 
-    While fewer than half of the rows are Byzantine it is no longer than the longest honest one, so that distances of
-    honest rows keep their digits beside a row of 1e30.
+    Args:
+        centre: None: one that is near most rows; see `middle`. It is the same for all rows.
     """
-    import torch
-
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    return rows[norms.argsort(stable=True)[(len(rows) - 1) // 2]]
-
-
-def gram(rows: torch.Tensor, centre: torch.Tensor) -> NDArray[np.float64]:
-    """Return the inner products (clients, clients), float64, of rows (clients, values) less a centre (values,)."""
     import torch
 
     clients, values = rows.shape
     total = np.zeros((clients, clients))
     memory = torch.empty(clients, min(BLOCK, values), dtype=torch.float64)
     for start in range(0, values, BLOCK):
-        width = min(BLOCK, values - start)
+        part = rows[:, start : start + BLOCK]  # (clients, width)
+        width = part.shape[1]
         block = memory if width == memory.shape[1] else memory.new_empty(clients, width)
-        block.copy_(rows[:, start : start + width]).sub_(centre[start : start + width])
+        near = middle(part) if centre is None else centre[start : start + width]
+        block.copy_(part).sub_(near.double())
         total += dsyrk(1.0, block.numpy().T, trans=1)
     upper: Any = np.triu(total)
     return upper + np.triu(total, 1).T  # type: ignore[no-any-return]
 
 
+def middle(part: torch.Tensor) -> torch.Tensor:
+    """Return the row (width,) with the middle norm in some columns of the updates (clients, width).
+
+    Distances do not depend on the centre, so that each block of columns may have its own. While fewer than half of the rows
+    are Byzantine it is no longer than the longest honest one: distances of honest rows keep their digits beside a row of
+    1e30.
+    """
+    import torch
+
+    return part[torch.linalg.vector_norm(part, dim=1).median(dim=0).indices]
+
+
 def squared_distances(rows: torch.Tensor) -> NDArray[np.float64]:
     """Return the squared distances (clients, clients) between rows (clients, values); 0 on the diagonal, symmetric."""
-    products = gram(rows, central(rows))
+    products = gram(rows)
     lengths = np.diagonal(products)
     squared: Any = np.maximum(lengths[:, None] + lengths[None, :] - 2 * products, 0.0)
     np.fill_diagonal(squared, 0.0)

@@ -58,7 +58,8 @@ class Krum(Robust):
 
     def rule(self, rows: torch.Tensor, byzantine: int) -> torch.Tensor:
         order = best_first(squared_distances(rows), byzantine)
-        return mean_of(rows, order[: self.kept(len(rows), byzantine)])
+        kept = order[: self.kept(len(rows), byzantine)]
+        return rows[int(kept[0])].clone() if len(kept) == 1 else mean_of(rows, kept)
 
 
 @define(eq=False, slots=False)
