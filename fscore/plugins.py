@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from pluggy import PluginManager, PluginValidationError
 
 from fscore import hookspecs
@@ -16,6 +16,7 @@ from fscore.hookspecs import hookimpl
 from fscore.kinds import KINDS, Kind, kind_of
 
 GROUP = "fscore.plugins"
+RIVALS = "plugins.{0.name}: both {0.distribution} and {0.rival} offer this plugin. Remedy: uninstall one of them."
 KERNEL, BUILTIN = "fscore", "builtin"
 
 
@@ -27,13 +28,18 @@ class Installed:
     distribution: str
     version: str
     entry_point: metadata.EntryPoint
+    rival: str = ""
+    """Another distribution that offers a plugin of this name; then neither can be switched on."""
 
     def load(self) -> Any:
         """Import the plugin.
 
         Raises:
+            ConfigError: two distributions offer a plugin of this name.
             PluginError: it cannot be imported.
         """
+        if self.rival:
+            raise ConfigError(RIVALS.format(self))
         try:
             return self.entry_point.load()
         except (Exception, SystemExit) as error:
@@ -44,22 +50,14 @@ class Installed:
 
 
 def installed() -> tuple[Installed, ...]:
-    """Return the plugins that are installed, by name.
-
-    Raises:
-        ConfigError: two distributions offer a plugin of one name.
-    """
+    """Return the plugins that are installed, by name; those that two distributions offer know both."""
     found: dict[str, Installed] = {}
     for entry in metadata.entry_points(group=GROUP):
         owner = entry.dist
         name, version = (owner.name, owner.version) if owner else ("unknown", "0")
-        plugin = Installed(entry.name, name, version, entry)
-        other = found.setdefault(entry.name, plugin)
-        if other.distribution != plugin.distribution:
-            raise ConfigError(
-                f"plugins.{entry.name}: both {other.distribution} and {plugin.distribution} offer this plugin. "
-                "Remedy: uninstall one of them."
-            )
+        other = found.setdefault(entry.name, Installed(entry.name, name, version, entry))
+        if other.distribution != name:
+            found[entry.name] = evolve(other, rival=name)
     return tuple(found[name] for name in sorted(found))
 
 

@@ -16,7 +16,7 @@ class Settings:
 class Until(Settings):
     """When the course is over: as soon as one of the bounds is reached."""
 
-    versions: int | None = option(None, doc="Versions to make.", validator=ge(0))
+    versions: int | None = option(None, doc="Versions to make.", validator=ge(1))
     virtual_time: float | None = option(None, doc="Virtual seconds.", validator=gt(0))
     client_updates: int | None = option(None, doc="Updates used in aggregates.", validator=ge(1))
 

@@ -158,15 +158,27 @@ def test_a_plugin_with_another_name_than_its_entry_point_is_named(install):
     )
 
 
-def test_two_distributions_with_one_plugin_name_are_refused(install):
+def test_two_distributions_with_one_plugin_name_are_refused_when_it_is_switched_on(install):
     install()
     install(distribution="fs-zones-two")
+    PluginHost.load({})
     with pytest.raises(ConfigError) as caught:
-        installed()
+        PluginHost.load({"zones": {}})
     assert str(caught.value) in {
         f"plugins.zones: both {one} and {two} offer this plugin. Remedy: uninstall one of them."
         for one, two in (("fs-zones", "fs-zones-two"), ("fs-zones-two", "fs-zones"))
     }
+
+
+@pytest.mark.parametrize("command", [("plugins",), ("options", "mlp"), ("--help",)])
+def test_two_distributions_with_one_plugin_name_break_no_command(install, command, capsys):
+    install()
+    install(distribution="fs-zones-two")
+    with pytest.raises(SystemExit) as stop:
+        main(list(command))
+    out, errors = capsys.readouterr()
+    assert stop.value.code == 0
+    assert " offer this plugin. Remedy: uninstall one of them." in out + errors
 
 
 def test_an_unknown_plugin_gets_the_nearest_name(install):
