@@ -1,4 +1,4 @@
-"""fscore as a contender: `python ours.py WORKLOAD one|two|cuda|EXECUTOR` prints microseconds per client."""
+"""fscore as a contender: `python ours.py WORKLOAD one|two|bf16|cuda|EXECUTOR` prints microseconds per client."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def executor_of(name: str, choice: str) -> dict[str, object]:
         return {"use": "thread", "workers": 2, "chunk": 2}
     if choice == "cuda":
         return {"use": "cohort", "device": "cuda", "memory": 16_000.0}
+    if choice == "bf16":
+        return {"use": "serial", "precision": "bfloat16"}
     return {"use": choice}
 
 
