@@ -45,8 +45,8 @@ class OneByOne(ChunkedExecutor):
 
     precision: Literal["float32", "bfloat16"] = option(
         "float32",
-        doc="Of the model's products and convolutions; bfloat16 (autocast, parameters stay float32) is faster for large "
-        "models and gives other numbers.",
+        doc="Of the model's products and convolutions; bfloat16 (autocast, parameters stay float32) gives other numbers, "
+        "and is faster on some processors only: measure.",
     )
 
     def lane_of(self, site: Site) -> Lane:
