@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 import tomllib
 import venv
+from xml.etree import ElementTree
 
 import pytest
 
+from fscore import testing
 from fscore.cli import main
 from fscore.cli.new_plugin_command import render
+from fscore.cli.recipes import RECIPES, kind_of_recipe
+from fscore.config import resolve
+from fscore.course import Course
+from fscore.kinds import KINDS
 
 FSCORE = ("-c", "from fscore.cli import main; main()")
 
@@ -144,3 +152,76 @@ def test_an_existing_folder_is_left_alone(tmp_path, capsys):
 
     assert (code, capsys.readouterr().err) == (2, "error: fs-fade: already exists\n")
     assert list((tmp_path / "fs-fade").iterdir()) == []
+
+
+# ------------------------------------------------------------------------ every kind
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    """A folder with a package of each kind, and the test cases that failed, by package; nothing is installed."""
+    into = tmp_path_factory.mktemp("every")
+    for kind in RECIPES:
+        assert new_plugin(f"my-{kind}", "--kind", kind, "--into", into) == 0
+    sources = os.pathsep.join(str(path) for path in sorted(into.glob("*/src")))
+    command = (
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        "--junitxml",
+        "report.xml",
+    )
+    done = subprocess.run(
+        [sys.executable, *command, *(f"{path.name}/tests" for path in sorted(into.glob("fs-*")))],
+        cwd=into,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": sources},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (into / "report.xml").exists(), done.stdout + done.stderr
+    cases = ElementTree.parse(into / "report.xml").iter("testcase")  # noqa: S314
+    found = {}
+    for case in cases:
+        package = re.search(r"test_my_(\w+)", case.get("classname"))[1]
+        bad = [e for e in case if e.tag in ("failure", "error")]
+        found.setdefault(package, []).append((case.get("name"), [e.get("message") for e in bad]))
+    return into, found
+
+
+def test_every_kind_that_has_a_suite_has_a_recipe():
+    assert {kind_of_recipe(recipe) for recipe in RECIPES.values()} == set(KINDS)
+    assert {s for r in RECIPES.values() for s in r.suites.split(", ")} <= set(testing.__all__)
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_a_package_of_every_kind_passes_its_own_tests(every, kind):
+    _, found = every
+
+    assert [case for case in found[kind] if case[1]] == []
+    assert len(found[kind]) >= 6
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_the_course_of_every_readme_is_valid(every, kind, monkeypatch):
+    into, _ = every
+    package = into / f"fs-my-{kind}"
+    monkeypatch.syspath_prepend(package / "src")
+    plugin = importlib.import_module(f"fs_my_{kind}.plugin")
+    (made,) = [c for n, c in vars(plugin).items() if n.endswith("Plugin")]
+    text = (package / "README.md").read_text().split("```toml\n")[1].split("```")[0]
+
+    course = Course(resolve(tomllib.loads(text), plugins=[made]))
+
+    assert f"my_{kind}" in course.config.tables["plugins"]
+
+
+def test_an_unknown_kind_gets_the_nearest(tmp_path, capsys):
+    assert new_plugin("fade", "--kind", "agregator", "--into", tmp_path) == 2
+    expected = f"error: --kind: there is no 'agregator', did you mean 'aggregator'? (known: {', '.join(RECIPES)})\n"
+    assert capsys.readouterr().err == expected
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ from string import Template
 
 import click
 
-from fscore.errors import ConfigError
+from fscore.cli.recipes import RECIPES, Recipe
+from fscore.errors import ConfigError, nearest
 from fscore.plugins import PluginHost, installed
 
 PYPROJECT = Template("""\
@@ -34,15 +35,20 @@ packages = ["src/$module"]
 README = Template("""\
 # $folder
 
-A plugin of fscore. It adds the aggregator `$name`: the weighted mean, in which an update counts less for every version
-that it is old. `fscore options $name` prints its options.
+A plugin of fscore. It adds the $kind `$name`: $about.
+`fscore options $name` prints its options.
 
     pip install -e .
-    fscore run course.toml
+    fscore $command course.toml
 
 with the file `course.toml`:
 
 ```toml
+$course
+```
+""")
+
+COURSE = """\
 [course]
 name = "$name"
 seed = 1
@@ -56,15 +62,10 @@ clients = 20
 
 [model]
 use = "softmax"
-
-[aggregator]
-use = "$name"
-decay = 0.5
-```
-""")
+"""
 
 PLUGIN = Template('''\
-"""The hooks of the plugin `$name`; what they offer is imported when it is asked for."""
+"""The hooks of the plugin `$name`; what they offer is imported on demand."""
 
 from __future__ import annotations
 
@@ -82,78 +83,60 @@ class ${title}Plugin(Component):
     name = "$name"
 
     @hookimpl
-    def fscore_register_aggregators(self) -> list[Any]:
-        from $module.aggregator import ${title}Aggregator
+    def fscore_register_$plural(self) -> list[Any]:
+        from $module.$stem import $cls
 
-        return [${title}Aggregator]
+        return [$cls]
 ''')
 
-AGGREGATOR = Template('''\
-"""The aggregator `$name`."""
+WORDS = {"privacy": "privacy mechanism", "devices": "device model", "dataset": "data set"}
+"""What a kind is called in a sentence, where that is not its name."""
+
+COMPONENT = Template('''\
+"""The $kind `$name`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+$code''')
 
-from attrs import define
-
-from fscore.component import between, option
-from fscore.kinds.aggregator import Aggregator
-
-if TYPE_CHECKING:
-    from fscore.tasks import Cohort
-
-
-@define(eq=False, slots=False)
-class ${title}Aggregator(Aggregator):
-    """The mean with the factor decay^tau for updates that are tau versions old."""
-
-    name = "$name"
-    decay: float = option(0.5, doc="Factor per version.", validator=between(0.01, 1.0))
-
-    def factors(self, cohort: Cohort) -> Sequence[float]:
-        return [self.decay**staleness for staleness in cohort.staleness]
-''')
-
-TEST = Template("""\
+TEST = Template('''\
 from __future__ import annotations
 
-from $module.aggregator import ${title}Aggregator
-from $module.plugin import ${title}Plugin
+$own
 
-from fscore.testing import ${contract}fs_course
-$suite
+from fscore.testing import $imports
+
+TABLES = """
+$tables"""
+
+
+class Test${title}($suites):
+    """What every $kind promises."""
+
+    def make(self):
+        return $cls($arguments)
+
 
 def test_a_course_with_it_reaches_its_end():
-    run = fs_course('[aggregator]\\nuse = "$name"', plugins=[${title}Plugin])
+    run = fs_course(TABLES, plugins=[${title}Plugin])
 
     assert run.result.status == "complete"
-
-
-def test_without_decay_it_is_the_mean():
-    toml = '[aggregator]\\nuse = "$name"\\ndecay = 1.0'
-
-    own = fs_course(toml, plugins=[${title}Plugin]).result.model["model"]
-
-    assert own.tolist() == fs_course().result.model["model"].tolist()
-""")
-
-SUITE = Template("""
-
-class Test${title}(AggregatorContract):
-    def make(self):
-        return ${title}Aggregator()
-""")
+$more''')
 
 
 @click.command("new-plugin")
 @click.argument("name")
 @click.option("--into", default=".", metavar="DIR", help="Where the folder is made.")
-def command(name: str, into: str) -> None:
-    """Write the package fs-NAME: a plugin with one aggregator and its tests."""
+@click.option(
+    "--kind",
+    default="aggregator",
+    metavar="KIND",
+    help=f"What it adds: {', '.join(RECIPES)}. Default: aggregator.",
+)
+def command(name: str, into: str, kind: str) -> None:
+    """Write the package fs-NAME: a plugin with one component of a kind, and its contract test."""
     root = Path(into) / f"fs-{name}"
-    files = render(name)
+    files = render(name, kind)
     if root.exists():
         raise ConfigError(f"fs-{name}: already exists")
     try:
@@ -166,12 +149,36 @@ def command(name: str, into: str) -> None:
     click.echo(f"wrote {root}; next: pip install -e {root} && pytest {root}")
 
 
-def render(name: str) -> dict[str, str]:
+def render(name: str, kind: str = "aggregator") -> dict[str, str]:
     """Return the files of the package of a plugin: path below its folder -> text.
 
     Raises:
-        ConfigError: the name cannot be that of a plugin.
+        ConfigError: the name cannot be that of a plugin, or there is no such kind.
     """
+    recipe = RECIPES.get(kind.replace("-", "_"))
+    if recipe is None:
+        raise ConfigError(
+            f"--kind: there is no '{kind}'{nearest(kind, RECIPES)} (known: {', '.join(RECIPES)})"
+        )
+    words = {**_names(name), **_parts(recipe)}
+    words |= {key: Template(text).substitute(words) for key, text in words.items()}
+    words["course"] = _course(words)
+    modules = ((words["stem"], words["cls"]), ("plugin", f"{words['title']}Plugin"))
+    words["own"] = "\n".join(f"from {words['module']}.{m} import {c}" for m, c in sorted(modules))
+    source = f"src/{words['module']}"
+    return {
+        "pyproject.toml": PYPROJECT.substitute(words),
+        "README.md": README.substitute(words),
+        f"{source}/__init__.py": f'"""The plugin {words["name"]} of fscore."""\n',
+        f"{source}/plugin.py": PLUGIN.substitute(words),
+        f"{source}/{words['stem']}.py": COMPONENT.substitute(words),
+        f"{source}/py.typed": "",
+        f"tests/test_{words['name']}.py": TEST.substitute(words),
+    }
+
+
+def _names(name: str) -> dict[str, str]:
+    """Return what a package and its parts are called."""
     plain = name.replace("-", "_")
     if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", plain):
         raise ConfigError(
@@ -186,27 +193,40 @@ def render(name: str) -> dict[str, str]:
         raise ConfigError(
             f"NAME: '{plain}' is taken, by a component of fscore or an installed plugin"
         )
-    words = {
+    return {
         "folder": f"fs-{name}",
         "name": plain,
         "module": f"fs_{plain}",
         "title": "".join(word.capitalize() for word in plain.split("_")),
     }
-    source = f"src/{words['module']}"
+
+
+def _parts(recipe: Recipe) -> dict[str, str]:
+    """Return the texts of a recipe."""
+    suites = recipe.suites.split(", ")
     return {
-        "pyproject.toml": PYPROJECT.substitute(words),
-        "README.md": README.substitute(words),
-        f"{source}/__init__.py": f'"""The plugin {plain} of fscore."""\n',
-        f"{source}/plugin.py": PLUGIN.substitute(words),
-        f"{source}/aggregator.py": AGGREGATOR.substitute(words),
-        f"{source}/py.typed": "",
-        f"tests/test_{plain}.py": _test(words),
+        "kind": WORDS.get(recipe.kind, recipe.kind.replace("_", " ")),
+        "stem": recipe.kind,
+        "plural": recipe.plural,
+        "about": recipe.about,
+        "code": recipe.code,
+        "cls": "${title}" + recipe.suffix,
+        "suites": recipe.suites,
+        "imports": ", ".join([*sorted(suites), "fs_course"]),
+        "arguments": recipe.arguments,
+        "tables": recipe.tables,
+        "more": recipe.more,
+        "command": recipe.command,
     }
 
 
-def _test(words: dict[str, str]) -> str:
-    import fscore.testing
+def _course(words: dict[str, str]) -> str:
+    """Return a whole course: the tables of the recipe in the place of those of the same name."""
+    own = _by_head(words["tables"])
+    tables = {**_by_head(Template(COURSE).substitute(words)), **own}
+    return "\n\n".join(tables.values())
 
-    if not hasattr(fscore.testing, "AggregatorContract"):
-        return TEST.substitute(words, contract="", suite="")
-    return TEST.substitute(words, contract="AggregatorContract, ", suite=SUITE.substitute(words))
+
+def _by_head(text: str) -> dict[str, str]:
+    """Return the tables of a course file by their first line."""
+    return {table.split("\n")[0]: table for table in text.strip().split("\n\n")}
