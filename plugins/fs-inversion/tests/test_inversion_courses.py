@@ -124,6 +124,44 @@ def test_an_adversary_is_given_what_its_threat_model_names_and_no_more(adversary
     assert Spy.shown == allowed | ({"total"} if "sum" in allowed else set())
 
 
+@pytest.mark.parametrize(("adversary", "name"), [("server", "update"), ("observer", "wire")])
+def test_updates_are_shown_behind_the_clip(adversary, name):
+    class Spy(IDLG):
+        name = "spy"
+        norms: tuple[float, ...] = ()
+
+        def observe(self, view):
+            Spy.norms = tuple(float(groups["model"].norm()) for groups in view[name].values())
+            return {}
+
+    clip = '[[privacy]]\nuse = "clip"\nclip_norm = 0.001\n'
+    course = tiny_course(
+        toml('use = "idlg"', model=LENET, more=clip),
+        plugins=PLUGINS,
+        given={"attack.0": Spy(adversary=adversary)},
+    )
+    course.run()
+
+    assert Spy.norms == pytest.approx([0.001] * 4, rel=1e-4)
+
+
+def test_a_reader_of_models_remembers_the_last_one_over_a_snapshot():
+    text = toml(ANALYTIC + 'adversary = "released"\nversions = [2]', cohort=1)
+    text = text.replace("versions = 1 }", "versions = 3 }", 1)
+    whole = tiny_course(text, plugins=PLUGINS).run()
+    paused, resumed = (tiny_course(text, plugins=PLUGINS) for _ in range(2))
+    paused.run(lambda course: course.settled and course.book.version == 2)
+
+    resumed.load(paused.dump())
+    result = resumed.run()
+
+    assert result.digest == whole.digest
+    assert result.history[-1]["analytic_released_psnr"] > 100
+    assert (
+        result.history[-1]["analytic_released_psnr"] == whole.history[-1]["analytic_released_psnr"]
+    )
+
+
 def test_server_and_observer_see_the_same_where_nothing_is_encoded():
     server, observer = (scores(toml(ANALYTIC + f'adversary = "{a}"')) for a in ("server", "observer"))  # fmt: skip
 
