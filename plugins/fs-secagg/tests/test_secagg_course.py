@@ -137,6 +137,21 @@ def test_below_the_threshold_a_session_ends_and_nothing_of_it_is_used(lost, reas
     assert any(call.endswith(reason) for call in course.calls if call.startswith("task_failed"))
 
 
+@pytest.mark.parametrize(
+    ("toml", "first"),
+    [
+        (losing("KeysUp:0", "KeysUp:1", "KeysUp:2"), "client 0: its message was lost"),
+        (losing("AnswerUp:0", "AnswerUp:1", "AnswerUp:2"), "client 0: its session ended: the secret"),
+        (SECAGG.replace("20\n", "20\nstep_timeout = 0.01\n") + '[devices]\nuse = "lognormal"\nlatency = 1.0\n',
+         "client 0: it sent no keys in time"),
+    ],
+)  # fmt: skip
+def test_the_course_says_why_its_first_session_ended(toml, first):
+    result = run(toml, sampler__clients=6, course__patience=1).result
+    assert result.status == "failed"
+    assert f"; the first: {first}" in result.reason
+
+
 def test_a_course_goes_on_after_a_session_that_ended():
     """Clients 0 to 2 never answer; sessions of three others make the versions."""
     toml = losing("KeysUp:0", "KeysUp:1", threshold=2)

@@ -161,7 +161,9 @@ class SecAggServer(SessionServer):
         tasks = self.mechanism.sessions[key]["tasks"]
         for client in list(server.expected()):
             if self.course.book.flies(tasks[client].id):
-                self.course.fail(tasks[client], f"it sent no {what} in time")
+                reason = f"it sent no {what} in time"
+                self.note(tasks[client], reason)
+                self.course.fail(tasks[client], reason)
 
     def _close_signatures(self, key: Key, server: Server) -> None:
         self._ask_all(key, RequestDown, server.close_signatures())

@@ -173,6 +173,7 @@ class SessionServer(Participant):
         opened = course.opener.open(cohort)
         for task, reason in opened.failed:
             course.fail(task, reason)
+            self.note(task, reason)
         whole, needed = len(opened.cohort.tasks), self.needed(key)
         if whole < needed:
             self.abort(key, f"its session ended with {whole} vectors, {needed} needed")
@@ -193,10 +194,16 @@ class SessionServer(Participant):
         whole = sum(1 for task in left if not course.book.flies(task.id))
         session["step"] = OVER
         for task in left:
+            self.note(task, reason)
             course.fail(task, reason)
         if session["cohort"] is not None:
             course.opener.opened.pop(session["cohort"].id, None)
         self.emit(CohortFailed(_cohort(list(session["tasks"].values())), whole))
+
+    def note(self, task: Task, reason: str) -> None:
+        """Note a failure where the round would, whose handler this one replaces: the first stands in the course's reason."""
+        rounds: Any = self.course.protocol
+        rounds.note_cause(task, reason)
 
     def live(self, task: Task) -> tuple[Key, dict[str, Any]] | None:
         """Return the session of a task, while it goes on."""
