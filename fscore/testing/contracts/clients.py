@@ -26,7 +26,7 @@ Pair = tuple["torch.Tensor", "torch.Tensor"]
 
 
 class TrainerContract(ComponentContract):
-    """For local algorithms."""
+    """For local algorithms: declared shapes, tasks that change nothing, no move at a learning rate of 0."""
 
     def test_groups_have_the_declared_shapes(self) -> None:
         course = self.course()
@@ -139,7 +139,7 @@ class ModelContract(ComponentContract):
 
 
 class ObjectiveContract(ComponentContract):
-    """For objectives; `batch` gives outputs and targets."""
+    """For objectives: one loss per sample, each by itself, for many clients at once; `batch` gives outputs and targets."""
 
     def batch(self, samples: int) -> Pair:
         """Return outputs (samples, ...) of a model and targets (samples, ...); the first ones are always the same."""
@@ -194,7 +194,7 @@ class ObjectiveContract(ComponentContract):
 
 
 class MetricContract(ComponentContract):
-    """For metrics; `batch` gives outputs and targets."""
+    """For metrics: sums that add up over batches; `batch` gives outputs and targets."""
 
     def batch(self, samples: int) -> Pair:
         """Return outputs (samples, ...) of a model and targets (samples, ...)."""
@@ -246,7 +246,7 @@ class MetricContract(ComponentContract):
 
 
 class DatasetContract(ComponentContract):
-    """For data sets."""
+    """For data sets: pure functions of the client, parts that fit together, classes below their number."""
 
     def test_answers_are_pure_functions_of_the_client(self) -> None:
         one, other = self.course().dataset, self.course().dataset

@@ -44,7 +44,7 @@ class Letter(Message):
 
 
 class DevicesContract(ComponentContract):
-    """For device models, and for faults around them."""
+    """For device models: times, arrivals and who is online depend on the arguments only."""
 
     clients: ClassVar[tuple[int, ...]] = (0, 2, 5)
     """Whom it is asked about."""
@@ -140,7 +140,7 @@ class FaultContract(DevicesContract):
 
 
 class AvailabilityContract(ComponentContract):
-    """For availabilities."""
+    """For availabilities: sessions that follow one another, whatever was asked before."""
 
     times: ClassVar[tuple[float, ...]] = (0.0, 100.0, 90_000.0, 1_000_000.0)
     """Virtual seconds at which it is asked."""

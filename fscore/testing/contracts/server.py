@@ -21,7 +21,7 @@ from fscore.testing.contracts.base import ComponentContract, Described, plain_co
 
 
 class SamplerContract(ComponentContract):
-    """For samplers."""
+    """For samplers: different free clients, and nobody who is busy."""
 
     def test_it_chooses_different_free_clients(self) -> None:
         course = self.course()
@@ -57,7 +57,7 @@ class SamplerContract(ComponentContract):
 
 
 class TriggerContract(ComponentContract):
-    """For triggers."""
+    """For triggers: they name what arrived, give up what is under way, and wake in the future."""
 
     def test_an_empty_pool_gives_no_cohort(self) -> None:
         course = self.course()
@@ -95,7 +95,7 @@ class TriggerContract(ComponentContract):
 
 
 class ServerOptimizerContract(ComponentContract):
-    """For server optimizers, on slots `a` (5,) and `b` (2, 3)."""
+    """For server optimizers: new tensors, a first step along the clients' direction, state that goes through a snapshot."""
 
     def test_it_gives_new_tensors_of_the_same_shape(self) -> None:
         slots, directions = self._slots(), self._directions(1)
@@ -162,7 +162,7 @@ class ServerOptimizerContract(ComponentContract):
 
 
 class PolicyContract(ComponentContract):
-    """For policies."""
+    """For policies: options that a task can have, and memos that stay at the server."""
 
     def test_it_chooses_options_that_a_task_can_have(self) -> None:
         course = self.course()
@@ -221,7 +221,7 @@ class PolicyContract(ComponentContract):
 
 
 class EvaluatorContract(ComponentContract):
-    """For evaluators."""
+    """For evaluators: they change nothing, repeat, and give numbers."""
 
     def test_an_evaluation_changes_nothing(self) -> None:
         """But what the evaluator itself keeps."""
@@ -276,7 +276,7 @@ class EvaluatorContract(ComponentContract):
 
 
 class ProtocolContract(ComponentContract):
-    """For protocols."""
+    """For protocols: a complete graph, every task resolved once, time that never goes back."""
 
     def test_a_path_of_handlers_leads_to_the_end(self) -> None:
         assert list(self.course().graph.problems()) == []
@@ -314,7 +314,7 @@ class Silent(Reporter):
 
 
 class ReporterContract(ComponentContract):
-    """For reporters."""
+    """For reporters: they influence nothing, and bear any line."""
 
     def test_it_influences_nothing(self) -> None:
         without = plain_course(self.toml)

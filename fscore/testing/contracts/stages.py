@@ -39,7 +39,7 @@ class Passage:
 
 
 class PathContract:
-    """For a component that puts stages on the path, beside the suite of its kind: `class TestMine(PathContract, PrivacyContract)`."""
+    """For a component that puts stages on the path: `class TestMine(PathContract, PrivacyContract)`, beside the suite of its kind."""
 
     def make(self) -> Any:
         """Return a fresh component."""
@@ -140,7 +140,7 @@ class Carrier(Component):
 
 
 class StageContract(PathContract):
-    """For a stage by itself; `make` returns a fresh one."""
+    """For a stage by itself: declared forms, nothing written in place, the same in workers and for many clients at once."""
 
     toml = ""
     """Tables that the tiny course needs for this stage."""
@@ -202,7 +202,7 @@ class StageContract(PathContract):
 
 
 class CompressorContract(PathContract, ComponentContract):
-    """For compressors."""
+    """For compressors: their stages, the ranks of these, and what the server can read."""
 
     def test_its_ranks_are_those_of_compression(self) -> None:
         assert {stage.rank for stage in self._stages(self.course())} <= {40, 95}
@@ -221,7 +221,7 @@ class CompressorContract(PathContract, ComponentContract):
 
 
 class PrivacyContract(ComponentContract):
-    """For privacy mechanisms."""
+    """For privacy mechanisms: releases, announcements, noise in the shapes of the groups."""
 
     def test_releases_are_events(self) -> None:
         from fscore.events import Released
@@ -245,7 +245,7 @@ class PrivacyContract(ComponentContract):
 
 
 class AttackContract(ComponentContract):
-    """For attacks."""
+    """For attacks: whom they control, what they may see, poisoned data that fit."""
 
     def test_it_controls_only_clients_that_exist(self) -> None:
         course = self.course()
