@@ -27,7 +27,7 @@ class Terminated(KeyboardInterrupt):
 def finished(course: Course, place: Path, *, quiet: bool) -> int:
     """Run a course that records itself in `place`; return the exit code.
 
-    It is interrupted between two events by Ctrl-C or SIGTERM, which is said with the command that goes on.
+    Ctrl-C and SIGTERM end it at once, which is said with the command that goes on from its newest snapshot.
     """
     try:
         with _terminable(), _muted(quiet):
