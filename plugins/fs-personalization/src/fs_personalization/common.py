@@ -100,15 +100,6 @@ def trains(trainer: SGD, course: Course, part: str) -> Iterable[str]:
         )
 
 
-def uniform_weights(course: Course, name: str) -> Iterable[str]:
-    """Refuse weights by samples for a method whose server state is a plain mean over clients."""
-    if course.aggregator.weighting != "uniform":
-        yield (
-            f"aggregator.weighting: '{name}' corrects the drift from the plain mean of the clients. "
-            'Remedy: set aggregator.weighting = "uniform".'
-        )
-
-
 def unclipped(course: Course, name: str, what: str) -> Iterable[str]:
     """Refuse a joint clip for a method that sends, beside its update, numbers that must not shrink with it."""
     for mechanism in course.privacy:

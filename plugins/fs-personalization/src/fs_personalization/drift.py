@@ -13,7 +13,6 @@ from fs_personalization.common import (
     pulled,
     spread,
     unclipped,
-    uniform_weights,
 )
 from fscore.builtin.trainers import SGD, descend
 from fscore.component import between, gt, option
@@ -30,7 +29,27 @@ if TYPE_CHECKING:
 
 
 @define(eq=False, slots=False)
-class Scaffold(SGD):
+class Corrected(SGD):
+    """A method whose server state corrects the drift from the plain mean of the clients, of updates of one version."""
+
+    needs = frozenset({"fresh_updates"})
+
+    def bind(self, course: Course) -> None:
+        super().bind(course)
+        self.clients = course.population.participants
+
+    def check(self, course: Course) -> Iterable[str]:
+        """Refuse weights by samples."""
+        yield from super().check(course)
+        if course.aggregator.weighting != "uniform":
+            yield (
+                f"aggregator.weighting: '{self.name}' corrects the drift from the plain mean of the clients. "
+                'Remedy: set aggregator.weighting = "uniform".'
+            )
+
+
+@define(eq=False, slots=False)
+class Scaffold(Corrected):
     """SCAFFOLD (Karimireddy et al., ICML 2020, algorithm 1, option II of line 12).
 
     Steps go along g - c_i + c. Then c_i+ = c_i - c + (x - y_i) / (K lr), for the K steps taken, and
@@ -40,15 +59,6 @@ class Scaffold(SGD):
     """
 
     name = "scaffold"
-    needs = frozenset({"fresh_updates"})
-
-    def bind(self, course: Course) -> None:
-        super().bind(course)
-        self.clients = course.population.participants
-
-    def check(self, course: Course) -> Iterable[str]:
-        yield from super().check(course)
-        yield from uniform_weights(course, self.name)
 
     def slots(self, space: ParamSpace) -> Layout:
         return {**super().slots(space), "control": Group((space.size,), reduce="sum")}
@@ -87,7 +97,7 @@ class Scaffold(SGD):
 
 
 @define(eq=False, slots=False)
-class FedDyn(SGD):
+class FedDyn(Corrected):
     """FedDyn (Acar et al., Federated Learning Based on Dynamic Regularization, ICLR 2021, algorithm 1).
 
     Clients minimise f_i(w) - <g_i, w> + alpha / 2 ||w - w^t||^2, then g_i -= alpha (w_i - w^t). The server keeps
@@ -95,16 +105,7 @@ class FedDyn(SGD):
     """
 
     name = "feddyn"
-    needs = frozenset({"fresh_updates"})
     alpha: float = option(0.1, doc="Weight of the dynamic regulariser.", validator=gt(0))
-
-    def bind(self, course: Course) -> None:
-        super().bind(course)
-        self.clients = course.population.participants
-
-    def check(self, course: Course) -> Iterable[str]:
-        yield from super().check(course)
-        yield from uniform_weights(course, self.name)
 
     def slots(self, space: ParamSpace) -> Layout:
         return {**super().slots(space), "h": Group((space.size,), reduce="sum")}
