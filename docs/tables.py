@@ -13,6 +13,7 @@ from typing import Any
 from fscore import testing
 from fscore.cli import COMMANDS
 from fscore.component import Component, options_of
+from fscore.compose import FLAGS
 from fscore.kinds import KINDS
 from fscore.paths import Stage
 from fscore.plugins import PluginHost, installed
@@ -102,6 +103,12 @@ def kinds() -> str:
     return "\n\n".join(parts)
 
 
+def flags() -> str:
+    """Return the table of the flags that hold in a plain course."""
+    lines = ["| flag | in a plain course there are |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{flag}` | {text} |" for flag, text in FLAGS.items())])
+
+
 def _overridable(cls: type[Any], title: str, above: type[Any]) -> str:
     """Return the section of one interface: a line per attribute and method, those first that must be overridden."""
     module = cls.__module__
@@ -166,7 +173,7 @@ def _first(text: str | None) -> str:
 
 def filled(text: str) -> str:
     """Return a document with its tables, between `<!-- NAME -->` and `<!-- end -->`, made new."""
-    for table in (components, plugins, commands, suites, kinds):
+    for table in (components, plugins, commands, suites, flags, kinds):
         if f"<!-- {table.__name__} -->" in text:
             pattern = rf"(<!-- {table.__name__} -->\n).*?(\n<!-- end -->)"
             text = re.sub(pattern, lambda m, t=table: m[1] + t() + m[2], text, flags=re.S)

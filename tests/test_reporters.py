@@ -90,3 +90,11 @@ def test_a_full_disk_leaves_whole_lines_and_a_run_that_can_be_resumed(use, small
     assert str(caught.value) == f"{path}: No space left on device"
     assert versions(use, path) == [1]
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_console_prints_one_line_per_version_where_there_is_no_terminal(capsys):
+    toml = '[[reporter]]\nuse = "console"\n[data]\nval = 0.3'
+    fs_course(toml)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("version ")]
+    assert len(lines) == 3
+    assert all("test_loss" in line for line in lines)

@@ -56,6 +56,7 @@ class Console(Reporter):
             self.rich.print(
                 f"version {line['version']:>4}  virtual time {line['virtual_time']:.2f} s  {news}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def ended(self, result: Result) -> None:

@@ -146,7 +146,7 @@ def command(name: str, into: str, kind: str) -> None:
             file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{root}: {error.strerror}") from error
-    click.echo(f"wrote {root}; next: pip install -e {root} && pytest {root}")
+    click.echo(f"wrote {root}; next: pip install -e {root} pytest && python -m pytest {root}")
 
 
 def render(name: str, kind: str = "aggregator") -> dict[str, str]:
