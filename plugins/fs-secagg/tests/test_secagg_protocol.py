@@ -142,7 +142,7 @@ def test_every_pattern_of_drops_gives_the_exact_sum_or_nothing(n):
     assert explored.good == chains(n, threshold, rounds=4)
 
 
-@pytest.mark.parametrize("n", [3, 4])
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
 def test_every_pattern_of_drops_against_a_server_that_may_lie(n):
     threshold = smallest_threshold(n - 1, malicious=True)
     explored = Explorer(n, threshold, malicious=True).run()
