@@ -151,7 +151,7 @@ class Context:
     @property
     def samples(self) -> int:
         """How many samples the client has in this part."""
-        return len(self.data.y)
+        return self.data.y.shape[0]
 
     def initial(self, like: torch.Tensor) -> torch.Tensor:
         """Return a fresh copy of the initial model (..., P), with the leading axes of `like`."""

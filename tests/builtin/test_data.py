@@ -5,8 +5,9 @@ import pytest
 import torch
 from attrs import define
 from builtin_helpers import TinyCourse, bound
+from sklearn.datasets import load_digits
 
-from fscore.builtin.data import PooledDataset
+from fscore.builtin.data import PooledDataset, digits
 from fscore.builtin.data.digits import Digits
 from fscore.builtin.data.npz import Npz
 from fscore.builtin.data.partitions import Iid, Natural
@@ -346,3 +347,18 @@ def test_a_truncated_file_is_named(tmp_path, monkeypatch, keep):
     with pytest.raises(ConfigError) as error:
         bound(data)
     assert str(error.value) == "own.npz: not a readable .npz file"
+
+
+def test_digits_are_those_of_scikit_learn():
+    pixels, classes = load_digits(return_X_y=True)
+    x, y, _ = Digits().arrays()
+    assert np.array_equal(x, (pixels / 16).astype(np.float32))
+    assert np.array_equal(y, classes)
+
+
+def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    with pytest.raises(DataError) as raised:
+        Digits().arrays()
+    expected = "data: scikit-learn's digits are not here. Remedy: pip install scikit-learn"
+    assert str(raised.value) == expected
