@@ -48,6 +48,24 @@ def test_a_task_that_is_given_up_before_its_model_is_there_has_a_line_too(tmp_pa
     assert any("received" not in s and s["end"] == "aborted" for s in spans)
 
 
+def test_an_update_that_fails_when_it_is_opened_is_no_wasted_one(tmp_path):
+    text = TEXT + '[[faults]]\nuse = "corrupt"\nhow = "nan"\nrate = 0.3\n'
+    changes = {**CHANGES, "course.patience": 20}
+    result = fs_course(text, out=tmp_path / "run", changes=changes).result
+    spans = read_trace(result.run_dir)
+    assert [s["end"] for s in spans].count("failed") == result.tasks["failed"]
+    opened = [s for s in spans if s.get("why") == "its update failed"]
+    assert opened
+    assert all("arrived" in s for s in opened)
+
+
+def test_what_failed_at_once_is_seen():
+    span = {"task": 1, "client": 2, "version": 0, "issued": 0.0, "received": 2.0, "at": 2.0}
+    *_, last = bars({**span, "end": "failed"}, 0, Scale(0.0, 10.0, 0, 100))
+    assert 'x="20.0"' in last
+    assert 'width="2.0"' in last
+
+
 def test_times_of_a_task_ascend_and_are_those_of_the_formula(run):
     site = run.course.site
     down, up = (nbytes * 8 / 1000 for nbytes in (site.download.nbytes, site.upload.nbytes))

@@ -15,6 +15,7 @@ from attrs import define
 
 from fscore.builtin.rounds import (
     CohortClosed,
+    CohortReady,
     Computed,
     ResultUp,
     Rounds,
@@ -134,6 +135,16 @@ class AtServer(Participant):
             self.reporter.note(
                 event.task.id, end="failed", at=self.course.loop.now, why=event.reason
             )
+
+    @handles(CohortReady, rank=90)
+    def open(self, event: CohortReady) -> None:
+        """Note whose update was of no use when it was opened."""
+        left = {task.id for task in self.course.book.unresolved()}
+        for task in event.cohort.tasks:
+            if task.id not in left:
+                self.reporter.note(
+                    task.id, end="failed", at=self.course.loop.now, why="its update failed"
+                )
 
     @handles(CohortClosed, rank=0)
     def use(self, event: CohortClosed) -> None:

@@ -93,7 +93,7 @@ class Chart:
         xs, ys = [p[0] for p in points], [p[1] for p in points]
         low = min(xs) if self.log else min(0.0, *xs)
         across = Scale(low, max(xs), 55, self.width - 15, self.log)
-        up = Scale(min(ys), max(ys), self.height - 40, 30)
+        up = Scale(min(ys), max(ys), self.height - 40, 44)
         drawn = [*axes(across, up, self), *self._drawn(across, up)]
         return svg(self.width, self.height, drawn)
 

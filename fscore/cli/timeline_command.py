@@ -148,6 +148,8 @@ def bars(span: Span, y: float, scale: Scale) -> Iterable[str]:
     for (fill, thick), stop in zip(pieces, stops[1:], strict=True):
         until = span["at"] if stop is None else stop
         x, x2 = scale(min(begin, scale.high)), scale(min(until, scale.high))
+        if stop is None and span["end"] == "failed" and begin <= scale.high:
+            x2 = max(x2, x + 2)  # also what failed at once is seen
         if x2 > x:
             yield (
                 f'<rect x="{x}" y="{y + (ROW - thick) / 2}" width="{round(x2 - x, 2)}" height="{thick}" '

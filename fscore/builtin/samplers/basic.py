@@ -49,8 +49,8 @@ class Poisson(Sampler):
     """Each client with the same probability, independently: what accountants of differential privacy mean by sampling.
 
     `clients` is the expected number, or the probability itself. The number drawn is binomial, whatever number is asked for.
-    A draw of nobody is a draw: it makes a version of nobody's updates. The cost grows with the number drawn, not with the population: the gaps between those
-    drawn are geometric (Vitter, ACM TOMS 1987, section 2).
+    A draw of nobody is a draw: it makes a version of nobody's updates. The cost grows with the number drawn, not with the
+    population: the gaps between those drawn are geometric (Vitter, ACM TOMS 1987, section 2).
     """
 
     name = "poisson"
