@@ -151,8 +151,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
+from fscore.builtin.triggers import Early
 from fscore.component import between, option
-from fscore.kinds.trigger import Trigger
 
 if TYPE_CHECKING:
     from fscore.kinds.trigger import Pool
@@ -160,7 +160,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False, slots=False)
-class ${title}Trigger(Trigger):
+class ${title}Trigger(Early):
     """Ready when a share of the wanted results has arrived, or nothing else is under way."""
 
     name = "$name"

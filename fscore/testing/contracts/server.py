@@ -93,6 +93,18 @@ class TriggerContract(ComponentContract):
         asked = [[t.id for t in course.trigger.ready(course.book, 2.0)] for _ in range(2)]
         assert asked[0] == asked[1]
 
+    def test_firing_while_tasks_are_under_way_is_declared(self) -> None:
+        """By the flags of `fscore.builtin.triggers.Early`; mechanisms that need a closed cohort rely on them."""
+        course = self.course()
+        tasks = course.issue([c for c in range(8) if course.free([c], 0.0)[0]])
+        early = False
+        for task in tasks[:-1]:
+            course.book.arrive(task.id, 0.5)
+            early |= bool(course.trigger.ready(course.book, 1e9))
+        needs, provides, removes = course.trigger.flags()
+        declared = {"open_cohort", "closed_cohort", "fresh_updates"} & (needs | provides | removes)
+        assert declared or not early
+
 
 class ServerOptimizerContract(ComponentContract):
     """For server optimizers: new tensors, a first step along the clients' direction, state that goes through a snapshot."""
