@@ -10,8 +10,10 @@ from attrs import define
 
 from fscore.builtin.trainers import SGD
 from fscore.component import Component, option
+from fscore.errors import ConfigError
 from fscore.hookspecs import hookimpl
 from fscore.testing import fs_course
+from fscore.testing.course import tiny_course
 
 ALL = '[sampler]\nuse = "all"\n'
 """All six clients that take part, in every version."""
@@ -259,3 +261,9 @@ def test_kernel_modules_that_plugins_import_do_not_import_torch(tmp_path):
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_more_clients_than_there_are_is_one_problem():
+    with pytest.raises(ConfigError) as raised:
+        tiny_course(changes={"sampler.clients": 9})
+    assert [line.partition(":")[0] for line in raised.value.problems] == ["sampler.clients"]

@@ -113,7 +113,7 @@ class Rounds(Protocol):
                 f"aggregator.use: '{course.aggregator.name}' works on {least} updates at least, but only {issued} "
                 "tasks are in flight. Remedy: raise sampler.clients."
             )
-        if self.tasks_at_once(course) > course.population.participants:
+        if self.concurrency and issued > course.population.participants:
             yield (
                 f"protocol.concurrency: {issued} tasks in flight, but only {course.population.participants} "
                 "clients take part. Remedy: lower it."
