@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from attrs import define
 from torch import nn
 
+from fscore import Component, hookimpl
 from fscore.builtin.executors.norms import Norms, unliftable
 from fscore.builtin.given import GivenModel
+from fscore.builtin.trainers import SGD
 from fscore.context import Samples
 from fscore.errors import ConfigError
 from fscore.params import ParamSpace
@@ -147,6 +150,41 @@ def test_a_second_pass_goes_on_from_the_first():
     own = nn.BatchNorm1d(5)
     own(x), own(x)
     torch.testing.assert_close(found[0], torch.cat([own.running_mean, own.running_var]))
+
+
+# ---------------------------------------------------------------------------- parameters that are no variable
+
+
+@define(eq=False, slots=False)
+class Watching(SGD):
+    """Looks, in each step, at what was sent; with no effect on the loss."""
+
+    name = "watching"
+
+    def loss(self, variables, batch, context):
+        sent = context.losses(context.sent["model"], batch)
+        return context.losses(variables["model"], batch) + 0 * sent
+
+
+@define(eq=False)
+class WatchingPlugin(Component):
+    name = "watching"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Watching]
+
+
+@pytest.mark.parametrize("executor", ["serial", "cohort"])
+def test_a_pass_through_what_was_sent_does_not_change_it(executor):
+    model = flat()
+    given = {"model": GivenModel.of(model)}
+    changes = {"executor.use": executor}
+    watched = fs_course(
+        DATA + '[trainer]\nuse = "watching"', plugins=[WatchingPlugin], changes=changes, given=given
+    )
+    plain = fs_course(DATA, changes=changes, given=given)
+    torch.testing.assert_close(watched.result.model, plain.result.model, rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------- what is refused

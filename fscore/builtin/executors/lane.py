@@ -266,7 +266,13 @@ class Lane:
     def _functional(self, params: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         from torch.func import functional_call
 
-        return functional_call(self.site.module, self.site.space.views(params), (x,))  # type: ignore[no-any-return]
+        views = self.site.space.views(params)
+        for entry in (
+            self.site.space.entries
+        ):  # batch norm writes into its statistics: they are not its own here
+            if not entry.trainable:
+                views[entry.name] = views[entry.name].clone()
+        return functional_call(self.site.module, views, (x,))  # type: ignore[no-any-return]
 
     def _features(self, params: torch.Tensor, batch: Samples) -> torch.Tensor:
         caught: list[torch.Tensor] = []
