@@ -267,10 +267,10 @@ class Lane:
         from torch.func import functional_call
 
         views = self.site.space.views(params)
-        for entry in (
-            self.site.space.entries
-        ):  # batch norm writes into its statistics: they are not its own here
-            if not entry.trainable:
+        for entry in self.site.space.entries:
+            if (
+                not entry.trainable
+            ):  # batch norm writes into its statistics, and these are not its own
                 views[entry.name] = views[entry.name].clone()
         return functional_call(self.site.module, views, (x,))  # type: ignore[no-any-return]
 
