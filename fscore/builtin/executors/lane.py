@@ -268,9 +268,7 @@ class Lane:
 
         views = self.site.space.views(params)
         for entry in self.site.space.entries:
-            if (
-                not entry.trainable
-            ):  # batch norm writes into its statistics, and these are not its own
+            if not entry.trainable:  # layers write into their statistics: not into these
                 views[entry.name] = views[entry.name].clone()
         return functional_call(self.site.module, views, (x,))  # type: ignore[no-any-return]
 
