@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING, Literal
 
 from attrs import define, evolve
@@ -26,13 +25,6 @@ class ChunkedExecutor(Executor):
 
         torch.set_num_threads(1)
         return evolve(self, chunk=self.chunk or self.chunk_of(course))
-
-    def start(self, site: Site) -> None:
-        """Take what lives as long as the course out of garbage collection: a sixth of the time of a small client."""
-        gc.freeze()
-
-    def stop(self) -> None:
-        gc.unfreeze()
 
     def chunk_of(self, course: Course) -> int:
         """Return how many tasks form a batch where the file does not say it: a function of the course alone."""

@@ -85,7 +85,6 @@ class CohortExecutor(ChunkedExecutor):
         return max(-(-course.book.wanted // batches), min(fitting, FEWEST))
 
     def start(self, site: Site) -> None:
-        super().start(site)
         self.lane = self.lane_of(site)
 
     def lane_of(self, site: Site) -> CohortLane:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -63,7 +64,7 @@ class ProcessExecutor(OneByOne):
         return evolve(self, chunk=chunk)
 
     def start(self, site: Site) -> None:
-        super().start(site)
+        gc.collect()  # courses that are over would be forked too, with all the memory that they reserved
         self.pool = Pool(site, self.workers, self.lane_of)
 
     def lane_of(self, site: Site) -> Lane:
@@ -76,7 +77,6 @@ class ProcessExecutor(OneByOne):
 
     def stop(self) -> None:
         self.pool.stop()
-        super().stop()
 
 
 # ---------------------------------------------------------------------------- in a worker

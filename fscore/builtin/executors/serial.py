@@ -21,7 +21,6 @@ class SerialExecutor(OneByOne):
     name = "serial"
 
     def start(self, site: Site) -> None:
-        super().start(site)
         self.lane = self.lane_of(site)
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:

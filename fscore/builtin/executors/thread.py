@@ -43,7 +43,6 @@ class ThreadExecutor(OneByOne):
         return super().resolve(course)
 
     def start(self, site: Site) -> None:
-        super().start(site)
         self.lanes: SimpleQueue[Lane] = SimpleQueue()
         for _ in range(self.workers):
             self.lanes.put(self.lane_of(evolve(site, module=copy.deepcopy(site.module))))
@@ -72,4 +71,3 @@ class ThreadExecutor(OneByOne):
 
     def stop(self) -> None:
         self.threads.shutdown(cancel_futures=True)
-        super().stop()
