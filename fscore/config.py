@@ -123,14 +123,13 @@ def _any_of(
     if len(arms) == 1:
         return _typed(arms[0], value, key, host)
     exact = [h for h in arms if isinstance(h, type) and type(value) is h]
-    for hint in [*exact, *arms]:
-        result, problems = _typed(hint, value, key, host)
+    tried = [_typed(hint, value, key, host) for hint in exact or arms]
+    for result, problems in tried:
         if not problems:
             return result, []
-    tried = [_typed(hint, value, key, host)[1] for hint in arms]
-    for inside in (lines for lines in tried if not lines[0].startswith(f"{key}: ")):
+    if inside := next((p for _, p in tried if not p[0].startswith(f"{key}: ")), None):
         return None, inside
-    texts = [lines[0].partition(": expected ")[2].partition(", got ") for lines in tried]
+    texts = [p[0].partition(": expected ")[2].partition(", got ") for _, p in tried]
     return None, [f"{key}: expected {' or '.join(t[0] for t in texts)}, got {texts[-1][2]}"]
 
 

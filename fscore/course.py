@@ -203,10 +203,11 @@ class Course:
 
     def nbytes(self, message: Message) -> int:
         """Return the bytes of a message: of what is sent down with a task, of a result, of tensors."""
-        down = self.site.download.nbytes
-        values = [getattr(message, name) for name in _contents(type(message))]  # type: ignore[arg-type]
-        texts = sum(len(v) for v in values if type(v) is bytes)
-        return texts + sum(down if type(v) is Task else getattr(v, "nbytes", 0) for v in values)
+        total, down = 0, self.site.download.nbytes
+        for value in [getattr(message, n) for n in _contents(type(message))]:  # type: ignore[arg-type]
+            size = len(value) if type(value) is bytes else getattr(value, "nbytes", 0)
+            total += down if type(value) is Task else size
+        return total
 
     # ------------------------------------------------------------------------ tasks, for protocols
 

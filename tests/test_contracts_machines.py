@@ -4,6 +4,7 @@ import json
 
 import pytest
 import test_contracts
+import test_contracts_server
 
 from fscore import testing
 from fscore.builtin import devices, faults
@@ -192,7 +193,7 @@ ELSEWHERE = {
 def test_every_built_in_component_passes_a_suite():
     suites = [
         suite
-        for module in (globals(), vars(test_contracts))
+        for module in (globals(), vars(test_contracts), vars(test_contracts_server))
         for name, suite in module.items()
         if name.startswith("Test") and issubclass(suite, Described)
     ]

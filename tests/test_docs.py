@@ -2,13 +2,12 @@
 
 import importlib.util
 import inspect
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pytest_helpers import run_tests
 
 from fscore import hookspecs
 from fscore.cli import COMMANDS
@@ -112,24 +111,7 @@ def test_python_of_the_authors_guide_runs_as_printed(number, tmp_path):
     module_of(tmp_path, number, text)
     if "class Test" not in text and "def test_" not in text:
         return
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-W",
-            "error",
-            "-p",
-            "no:cacheprovider",
-            f"test_block_{number}.py",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_tests(tmp_path, f"test_block_{number}.py")
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d{2,} passed", done.stdout, re.M), done.stdout
 

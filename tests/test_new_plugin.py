@@ -6,13 +6,13 @@ import importlib
 import os
 import re
 import subprocess
-import sys
 import sysconfig
 import tomllib
 import venv
 from xml.etree import ElementTree
 
 import pytest
+from pytest_helpers import run_tests
 
 from fscore import testing
 from fscore.cli import main
@@ -164,25 +164,8 @@ def every(tmp_path_factory):
     for kind in RECIPES:
         assert new_plugin(f"my-{kind}", "--kind", kind, "--into", into) == 0
     sources = os.pathsep.join(str(path) for path in sorted(into.glob("*/src")))
-    command = (
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "error",
-        "-p",
-        "no:cacheprovider",
-        "--junitxml",
-        "report.xml",
-    )
-    done = subprocess.run(
-        [sys.executable, *command, *(f"{path.name}/tests" for path in sorted(into.glob("fs-*")))],
-        cwd=into,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": sources},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    packages = [f"{path.name}/tests" for path in sorted(into.glob("fs-*"))]
+    done = run_tests(into, "--junitxml", "report.xml", *packages, PYTHONPATH=sources)
     assert (into / "report.xml").exists(), done.stdout + done.stderr
     cases = ElementTree.parse(into / "report.xml").iter("testcase")  # noqa: S314
     found = {}

@@ -1,7 +1,9 @@
 """The process executor gives the bits of `serial`, whatever happens to its workers."""
 
+import gc
 import os
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,14 @@ import torch
 from attrs import define
 
 from fscore.builtin.executors.process import Failure, Region, Writer, answer
+from fscore.builtin.executors.shared import replaced
 from fscore.builtin.record.directory import comparable
 from fscore.builtin.trainers import SGD
 from fscore.component import Component, option
 from fscore.errors import CourseError, DataError
 from fscore.hookspecs import hookimpl
-from fscore.tasks import Batch
-from fscore.testing.course import tiny_course
+from fscore.tasks import Batch, Job, Task
+from fscore.testing.course import fs_course, tiny_course
 
 COURSES = {
     "plain": "",
@@ -236,3 +239,29 @@ def test_a_region_grows_and_keeps_what_was_written():
     refs = [write(tensor) for tensor in tensors]
     assert [region.tensor(ref).tolist() for ref in refs] == [t.tolist() for t in tensors]
     region.close()
+
+
+def test_what_all_clients_received_stays_one_table_on_its_way_to_a_worker():
+    """Else a worker stacks copies, and adds in another order than one process does."""
+    sent = {"model": torch.ones(2)}
+    batch = Batch(tuple(Job(Task(i, i, 0), sent) for i in range(3)), sum=True)
+    there = replaced(batch, torch.Tensor, lambda tensor: tensor.tolist())
+
+    assert there.jobs[0].sent == {"model": [1.0, 1.0]}
+    assert all(job.sent is there.jobs[0].sent for job in there.jobs)
+
+
+def test_courses_that_are_over_are_gone_before_workers_are_forked():
+    class Cycle:
+        """What a course that is over is: held by nothing but itself."""
+
+    cycle = Cycle()
+    cycle.itself, seen = cycle, weakref.ref(cycle)
+    gc.disable()
+    try:
+        del cycle
+        assert seen() is not None
+        fs_course(changes={"executor.use": "process"})
+    finally:
+        gc.enable()
+    assert seen() is None

@@ -55,8 +55,7 @@ class OfClasses(Average):
     def fits(self, outputs: torch.Tensor, y: torch.Tensor) -> str:
         if y.is_floating_point() or outputs.shape[:-1] != y.shape:
             return (
-                f"it judges outputs (..., classes) by class numbers (...), got outputs {tuple(outputs.shape)} "
-                f"and targets {tuple(y.shape)} of {str(y.dtype).removeprefix('torch.')}"
+                f"it judges outputs (..., classes) by class numbers (...), got {_both(outputs, y)}"
             )
         return ""
 
@@ -94,10 +93,7 @@ class OfNumbers(Average):
 
     def fits(self, outputs: torch.Tensor, y: torch.Tensor) -> str:
         if not y.is_floating_point() or outputs.numel() != y.numel():
-            return (
-                f"it compares numbers with as many numbers, got outputs {tuple(outputs.shape)} "
-                f"and targets {tuple(y.shape)} of {str(y.dtype).removeprefix('torch.')}"
-            )
+            return f"it compares numbers with as many numbers, got {_both(outputs, y)}"
         return ""
 
 
@@ -121,3 +117,8 @@ class MAE(OfNumbers):
 
     def each(self, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (outputs.reshape(y.shape) - y).abs()
+
+
+def _both(outputs: torch.Tensor, y: torch.Tensor) -> str:
+    kind = str(y.dtype).removeprefix("torch.")
+    return f"outputs {tuple(outputs.shape)} and targets {tuple(y.shape)} of {kind}"

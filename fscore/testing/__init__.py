@@ -11,66 +11,9 @@ def test_it_runs():
     assert run.result.status == "complete"
 """
 
-from fscore.testing.contracts import (
-    AggregatorContract,
-    AttackContract,
-    AvailabilityContract,
-    ComponentContract,
-    CompressorContract,
-    DatasetContract,
-    DevicesContract,
-    EvaluatorContract,
-    ExecutorContract,
-    FaultContract,
-    MetricContract,
-    ModelContract,
-    ObjectiveContract,
-    PartitionContract,
-    PathContract,
-    PolicyContract,
-    PrivacyContract,
-    ProtocolContract,
-    ReporterContract,
-    SamplerContract,
-    ServerOptimizerContract,
-    StageContract,
-    StoreContract,
-    TrainerContract,
-    TriggerContract,
-    TunerContract,
-    cohort,
-)
+from fscore.testing import contracts
+from fscore.testing.contracts import *  # noqa: F403 - `contracts.__all__` is the one list of suites
 from fscore.testing.course import Run, fs_course, tiny_course
 
-__all__ = [
-    "AggregatorContract",
-    "AttackContract",
-    "AvailabilityContract",
-    "ComponentContract",
-    "CompressorContract",
-    "DatasetContract",
-    "DevicesContract",
-    "EvaluatorContract",
-    "ExecutorContract",
-    "FaultContract",
-    "MetricContract",
-    "ModelContract",
-    "ObjectiveContract",
-    "PartitionContract",
-    "PathContract",
-    "PolicyContract",
-    "PrivacyContract",
-    "ProtocolContract",
-    "ReporterContract",
-    "Run",
-    "SamplerContract",
-    "ServerOptimizerContract",
-    "StageContract",
-    "StoreContract",
-    "TrainerContract",
-    "TriggerContract",
-    "TunerContract",
-    "cohort",
-    "fs_course",
-    "tiny_course",
-]
+__all__ = ["Run", "fs_course", "tiny_course"]
+__all__ += contracts.__all__

@@ -1,5 +1,8 @@
 """Built-in data sets: what clients hold, what is held out, and what is refused."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -362,3 +365,9 @@ def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):
         Digits().arrays()
     expected = "data: scikit-learn's digits are not here. Remedy: pip install scikit-learn"
     assert str(raised.value) == expected
+
+
+def test_digits_are_read_without_importing_scikit_learn():
+    code = "import sys; from fscore.builtin.data.digits import Digits; Digits().arrays(); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

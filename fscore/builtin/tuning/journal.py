@@ -14,7 +14,7 @@ import attrs
 from attrs import define, field
 
 from fscore.builtin.record.directory import RunDirectory
-from fscore.builtin.record.files import write_file, writing
+from fscore.builtin.record.files import append_line, write_file, writing
 from fscore.builtin.tuning.trials import Outcome
 from fscore.config import Tables
 from fscore.errors import SnapshotError
@@ -133,10 +133,9 @@ class Journal:
     def append(self, done: Finished, privacy: str) -> None:
         """Note a step, and what holds for its privacy; it is on the disk when this returns."""
         path = self.folder / LINES
-        text = json.dumps({**line_of(done), "privacy": privacy}, allow_nan=False).encode() + b"\n"
-        with writing(path), path.open("ab") as file:
-            file.write(text)
-            file.flush()
+        text = json.dumps({**line_of(done), "privacy": privacy}, allow_nan=False).encode()
+        append_line(path, text)
+        with writing(path), path.open("rb") as file:
             os.fsync(file.fileno())
 
 
