@@ -41,8 +41,16 @@ def pairs(rows):
     x, honest, one = rows.double().numpy(), rows.double().numpy()[F:], torch.ones(N)
     order = np.argsort(scores(squared_distances(rows), F - 1))
     clipping = CentredClipping(clip_norm=2.0, iterations=5)
-    yield "median", TrimmedMean(byzantine=(N - 1) // 2).reduce(rows.clone(), one), aggregators.Median()(x)
-    yield "trimmed_mean", TrimmedMean(byzantine=F).reduce(rows.clone(), one), aggregators.TrMean(F)(x)
+    yield (
+        "median",
+        TrimmedMean(byzantine=(N - 1) // 2).reduce(rows.clone(), one),
+        aggregators.Median()(x),
+    )
+    yield (
+        "trimmed_mean",
+        TrimmedMean(byzantine=F).reduce(rows.clone(), one),
+        aggregators.TrMean(F)(x),
+    )
     yield "krum", rows[order[0]], aggregators.Krum(F)(x)
     yield "multi_krum", rows[order[: N - F]].mean(0), aggregators.MultiKrum(F)(x)
     median = aggregators.GeometricMedian(nu=1e-6, T=1000)
