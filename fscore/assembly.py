@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fscore.builtin.views import VIEWS
 from fscore.component import Component
 from fscore.compose import removed, violations
 from fscore.context import Samples
@@ -15,7 +16,6 @@ from fscore.kinds.population import Population
 from fscore.params import ParamSpace
 from fscore.participant import Handlers, Participant
 from fscore.paths import Path, Placed
-from fscore.reporting import VIEWS
 from fscore.site import METRICS, Site
 
 if TYPE_CHECKING:

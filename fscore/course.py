@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -12,18 +13,17 @@ from attrs import define, field, fields, frozen
 from fscore.book import Book
 from fscore.component import Component, Scalar, states_of
 from fscore.errors import CourseError, WriteError
-from fscore.events import CourseStarted, Ending, Event, Message, TaskLost
+from fscore.events import Bundle, CourseStarted, Ending, Message, TaskLost
 from fscore.folding import finite
 from fscore.loop import Loop
 from fscore.opening import Opened, Opener
 from fscore.params import Tensors
 from fscore.reporting import Reporting
 from fscore.result import Recorder, Result
-from fscore.rng import Streams
+from fscore.rng import LazyGenerator, Streams
 from fscore.tasks import SERVER, Cohort, Deferred, Resolution, Task
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from fscore.config import Config
@@ -37,23 +37,14 @@ if TYPE_CHECKING:
     from fscore.site import Site
 
 
+RARELY = (20_000, 10, 10)
+"""Thresholds of the garbage collector while a course runs: with Python's, each wave of tasks is searched many times."""
+
+
 @lru_cache
 def _contents(cls: Any) -> tuple[str, ...]:
     """Return the fields of a class of messages, without sender and receiver."""
     return tuple(f.name for f in fields(cls) if f.name not in ("sender", "receiver"))
-
-
-class LazyGenerator:
-    """A numpy generator that is made when it is first used."""
-
-    def __init__(self, streams: Streams, *key: Any) -> None:
-        self._made: np.random.Generator | None = None
-        self._streams, self._key = streams, key
-
-    def __getattr__(self, name: str) -> Any:
-        if self._made is None:
-            self._made = self._streams.generator(*self._key)
-        return getattr(self._made, name)
 
 
 @frozen
@@ -91,6 +82,8 @@ class Course:
     _announced: dict[int, dict[str, Scalar]] = field(factory=dict, init=False)
     _sent: dict[int, Tensors] = field(factory=dict, init=False)
     _unrecorded: bool = field(default=False, init=False)
+    _pace: tuple[Any, float] = field(default=(None, 0.0), init=False)
+    """The last work that was asked for and when, and the seconds that it takes."""
 
     # filled by fscore.assembly
     dataset: Any = field(init=False)
@@ -133,11 +126,11 @@ class Course:
 
         self.host = self.config.host
         self.streams = Streams(self.config.course.seed)
-        self.loop = Loop(self._deliver)
         self.book = Book()
         self.opener = Opener(self)
         self.reporting = Reporting(self)
         assemble(self)
+        self.loop = Loop(self.handlers.deliver, self.handlers.bundled)
         self.book.wanted = self.sampler.wanted(self.population)
         self.bank[0] = self.trainer.first_slots(self.initial)
         self._announced[0] = self._announce()
@@ -174,25 +167,29 @@ class Course:
 
     # ------------------------------------------------------------------------ events
 
-    def _deliver(self, event: Event) -> None:
-        for handler in self.handlers.of_event(event):
-            handler(event)
-
-    def dispatch(self, message: Message, after: float | Deferred = 0.0) -> None:
-        """Put a message on its way; devices say when it arrives, or that it is lost."""
-        nbytes = self.nbytes(message)
-        if message.receiver == SERVER:
-            self.bytes_up += nbytes
+    def dispatch(self, message: Message | Bundle, after: float | Deferred = 0.0) -> None:
+        """Put a message on its way, or a bundle; devices say when it arrives, or that it is lost."""
+        first: Any = message
+        count = 1
+        if isinstance(message, Bundle):
+            first, count = next(iter(message)), len(message)
+            if not (self.devices.alike and self._even(message)):
+                for one in message:
+                    self.dispatch(one, after)  # type: ignore[arg-type]
+                return
+        nbytes = self.nbytes(first)
+        if first.receiver == SERVER:
+            self.bytes_up += count * nbytes
         else:
-            self.bytes_down += nbytes
+            self.bytes_down += count * nbytes
         leaves = self.loop.now + (after.seconds if isinstance(after, Deferred) else after)
-        self.messages += 1
+        self.messages += count
         rng = LazyGenerator(self.streams, "delivery", self.messages)
-        arrivals = self.devices.deliver(message, nbytes, leaves, rng)
+        arrivals = self.devices.deliver(first, nbytes, leaves, rng)
         for at in arrivals:
             self.loop.schedule(message, at)
         if not arrivals:
-            self._lost(message, leaves)
+            self._lost(first, leaves)
 
     def _lost(self, message: Message, at: float) -> None:
         for value in (getattr(message, name, None) for name in ("task", "result")):
@@ -203,11 +200,18 @@ class Course:
 
     def nbytes(self, message: Message) -> int:
         """Return the bytes of a message: of what is sent down with a task, of a result, of tensors."""
-        total, down = 0, self.site.download.nbytes
-        for value in [getattr(message, n) for n in _contents(type(message))]:  # type: ignore[arg-type]
-            size = len(value) if type(value) is bytes else getattr(value, "nbytes", 0)
-            total += down if type(value) is Task else size
-        return total
+        names = _contents(type(message))  # type: ignore[arg-type]
+        return sum(self._size(getattr(message, name)) for name in names)
+
+    def _size(self, value: Any) -> int:
+        if type(value) is Task:
+            return self.site.download.nbytes
+        return len(value) if type(value) is bytes else int(getattr(value, "nbytes", 0))
+
+    def _even(self, bundle: Bundle) -> bool:
+        """Whether the messages of a bundle are equally large."""
+        names = _contents(bundle.kind)  # type: ignore[arg-type]
+        return all(len(set(map(self._size, bundle[name]))) == 1 for name in names)
 
     # ------------------------------------------------------------------------ tasks, for protocols
 
@@ -282,9 +286,11 @@ class Course:
 
     def work(self, task: Task) -> Deferred:
         """Begin a task at its client; this computes nothing and says how long it takes and how large it is."""
-        work = self.site.seconds_of_work(task)
-        rng = LazyGenerator(self.streams, "compute", task.client, task.id)
-        seconds = float(self.devices.seconds(task.client, work, self.loop.now, rng))
+        asked = self.site.seconds_of_work(task), self.loop.now
+        if self._pace[0] != asked or not self.devices.alike:
+            rng = LazyGenerator(self.streams, "compute", task.client, task.id)
+            self._pace = asked, float(self.devices.seconds(task.client, *asked, rng))
+        seconds = self._pace[1]
         if self.site.rows:
             self.opener.ended.setdefault(task.id, (self.loop.now + seconds, task))
         return Deferred(task.id, self.site.upload.nbytes, seconds)
@@ -387,6 +393,8 @@ class Course:
     def run(self, until: Callable[[Course], bool] | None = None) -> Result | None:
         """Run to the end of the course, or until `until` holds between two events (then None is returned)."""
         self.reporting.began = time.monotonic()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(*RARELY)
         try:
             self.executor.start(self.site)
             for reporter in self.reporters:
@@ -402,6 +410,7 @@ class Course:
             return self._end(str(error))
         finally:
             self.executor.stop()
+            gc.set_threshold(*thresholds)
 
     def _events(self, until: Callable[[Course], bool] | None) -> bool:
         """Deliver events to the end of the course; True: stopped by `until` before."""

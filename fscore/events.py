@@ -10,9 +10,10 @@ arrival of an instant is consumed before any dispatch of that instant.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
-from attrs import field, frozen
+from attrs import define, field, fields, frozen
 
 from fscore.tasks import SERVER, ClientId, Task
 
@@ -50,6 +51,35 @@ class Condition(Event):
     once: ClassVar[bool] = False
     """Equal ones that are pending for the same instant are delivered once."""
     at: ClientId = field(default=SERVER, kw_only=True)
+
+
+@define(eq=False)
+class Bundle:
+    """Events of one class that happen at one instant, as columns by field: the same as if each were scheduled by itself."""
+
+    kind: type[Event]
+    columns: Mapping[str, Sequence[Any]]
+
+    @classmethod
+    def of(cls, event: Event) -> Bundle:
+        """Return a bundle of one event."""
+        names = [f.name for f in fields(type(event))]
+        return cls(type(event), {name: (getattr(event, name),) for name in names})
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[Event]:
+        rows = zip(*self.columns.values(), strict=True)
+        return (self.kind(**dict(zip(self.columns, row, strict=True))) for row in rows)
+
+
+def kind_of(event: Event | Bundle) -> type[Event]:
+    """Return the class of an event, or of the events of a bundle."""
+    return event.kind if isinstance(event, Bundle) else type(event)
 
 
 @frozen

@@ -8,42 +8,49 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from attrs import define, field
 
-from fscore.events import Condition, Event
+from fscore.events import Bundle, Condition, Event, kind_of
 
 
 @define(eq=False)
 class Loop:
     """Events in the order of their time, then priority, then scheduling."""
 
-    deliver: Callable[[Event], None]
+    deliver: Callable[[Event | Bundle], None]
+    whole: Callable[[type[Event]], bool] = lambda kind: False
+    """Whether bundles of a class are delivered whole; others are taken apart."""
     now: float = 0.0
     """Virtual seconds since the course began."""
     delivered: int = 0
-    _heap: list[tuple[float, int, int, Event]] = field(factory=list)
+    _heap: list[tuple[float, int, int, Event | Bundle]] = field(factory=list)
     _sequence: int = 0
     _once: set[tuple[float, Event]] = field(factory=set)
 
-    def schedule(self, event: Event, at: float) -> None:
+    def schedule(self, event: Event | Bundle, at: float) -> None:
         """Deliver `event` at time `at`.
 
         Raises:
             ValueError: `at` lies before now or is no number.
         """
+        kind = kind_of(event)
+        if isinstance(event, Bundle) and not self.whole(kind):
+            for one in event:
+                self.schedule(one, at)
+            return
         if not self.now <= at < math.inf:
-            raise ValueError(f"{type(event).__name__} cannot happen at {at}: it is {self.now} now")
+            raise ValueError(f"{kind.__name__} cannot happen at {at}: it is {self.now} now")
         if isinstance(event, Condition) and event.once:
             if (at, event) in self._once:
                 return
             self._once.add((at, event))
-        heapq.heappush(self._heap, (at, event.priority, self._sequence, event))
-        self._sequence += 1
+        heapq.heappush(self._heap, (at, kind.priority, self._sequence, event))
+        self._sequence += len(event) if isinstance(event, Bundle) else 1
 
-    def step(self) -> Event | None:
+    def step(self) -> Event | Bundle | None:
         """Deliver the next event; None: nothing can happen any more."""
         if not self._heap:
             return None
@@ -51,7 +58,7 @@ class Loop:
         self.now = at
         if isinstance(event, Condition) and event.once:
             self._once.discard((at, event))
-        self.delivered += 1
+        self.delivered += len(event) if isinstance(event, Bundle) else 1
         self.deliver(event)
         return event
 
@@ -61,8 +68,13 @@ class Loop:
             "now": self.now,
             "delivered": self.delivered,
             "sequence": self._sequence,
-            "heap": list(self._heap),
+            "heap": sorted(entry for entry in self._singly()),
         }
+
+    def _singly(self) -> Iterator[tuple[float, int, int, Event]]:
+        for at, priority, sequence, event in self._heap:
+            for i, one in enumerate(event if isinstance(event, Bundle) else (event,)):
+                yield at, priority, sequence + i, one
 
     def load(self, data: dict[str, Any]) -> None:
         """Take over what `dump` returned."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from attrs import define, field, frozen
 
 from fscore.errors import PluginError, nearest
-from fscore.events import Condition, Event, Message, Role
+from fscore.events import Bundle, Condition, Event, Message, Role, kind_of
 
 if TYPE_CHECKING:
     from fscore.course import Course
@@ -25,6 +25,7 @@ class Mark:
     emits: tuple[type[Event], ...]
     rank: int
     replaces: str
+    bundled: bool
 
 
 def handles(
@@ -33,6 +34,7 @@ def handles(
     emits: tuple[type[Event], ...] = (),
     rank: int = 50,
     replaces: str = "",
+    bundled: bool = False,
 ) -> Callable[[Method], Method]:
     """Mark a method as a handler.
 
@@ -41,10 +43,11 @@ def handles(
         emits: every class of event that the method may send or emit; another one is refused.
         rank: handlers of one event run by (rank, place in the course file).
         replaces: `"participant.method"`, whose place this handler takes.
+        bundled: the method takes a `Bundle`: all events of the class that were sent together and happen together.
     """
 
     def mark(method: Method) -> Method:
-        method._fscore_handles = Mark(event, emits, rank, replaces)  # type: ignore[attr-defined] # noqa: SLF001
+        method._fscore_handles = Mark(event, emits, rank, replaces, bundled)  # type: ignore[attr-defined] # noqa: SLF001
         return method
 
     return mark
@@ -60,22 +63,22 @@ class Participant:
     course: Course = field(init=False, repr=False)
     _running: Handler | None = field(init=False, default=None, repr=False)
 
-    def send(self, message: Message, *, after: float | Deferred = 0.0) -> None:
+    def send(self, message: Message | Bundle, *, after: float | Deferred = 0.0) -> None:
         """Send a message; it leaves after some seconds, or when a deferred result exists."""
         self._declared(message)
         self.course.dispatch(message, after)
 
-    def emit(self, condition: Condition, *, after: float = 0.0) -> None:
+    def emit(self, condition: Condition | Bundle, *, after: float = 0.0) -> None:
         """Raise a condition now, or set a timer."""
         self._declared(condition)
         loop = self.course.loop
         loop.schedule(condition, loop.now + after)
 
-    def _declared(self, event: Event) -> None:
-        handler = self._running
-        if handler is not None and type(event) not in handler.mark.emits:
+    def _declared(self, event: Event | Bundle) -> None:
+        handler, kind = self._running, kind_of(event)
+        if handler is not None and kind not in handler.mark.emits:
             raise PluginError(
-                f"{handler.name} emits {type(event).__name__}, which it does not declare. "
+                f"{handler.name} emits {kind.__name__}, which it does not declare. "
                 f"Remedy: add it to emits=(...) of @handles."
             )
 
@@ -90,9 +93,11 @@ class Handler:
     owner: Participant
     method: Callable[[Any], None]
 
-    def __call__(self, event: Event) -> None:
-        """Handle one event."""
+    def __call__(self, event: Event | Bundle) -> None:
+        """Handle one event, or a bundle of them."""
         owner = self.owner
+        if self.mark.bundled and isinstance(event, Event):
+            event = Bundle.of(event)
         before, owner._running = owner._running, self  # noqa: SLF001
         try:
             self.method(event)
@@ -145,19 +150,23 @@ class Handlers:
         kept = [handler for i, handler in enumerate(found) if i not in moved]
         return cls(tuple(sorted(kept, key=lambda handler: handler.mark.rank)))
 
-    def of_event(self, event: Event) -> tuple[Handler, ...]:
-        """Return the handlers of one event at its receiver."""
-        cls = type(event)
-        if cls not in self._table:
-            self._table[cls] = self.of_class(cls)
-        return self._table[cls]
+    def deliver(self, event: Event | Bundle) -> None:
+        """Call the handlers of an event, or of a bundle, at its receiver."""
+        for handler in self.of_class(kind_of(event)):
+            handler(event)
+
+    def bundled(self, cls: type[Event]) -> bool:
+        """Whether bundles of a class are handled whole: by one handler, which takes them."""
+        once = getattr(cls, "once", False)
+        return not once and [h.mark.bundled for h in self.of_class(cls)] == [True]
 
     def of_class(self, cls: type[Event]) -> tuple[Handler, ...]:
         """Return the handlers of a class of events, at the role that it goes to."""
-        role = role_of(cls)
-        return tuple(
-            h for h in self.every if role in (h.role, "any") and issubclass(cls, h.mark.event)
-        )
+        if cls not in self._table:
+            role = role_of(cls)
+            here = (h for h in self.every if role in (h.role, "any"))
+            self._table[cls] = tuple(h for h in here if issubclass(cls, h.mark.event))
+        return self._table[cls]
 
 
 def role_of(cls: type[Event]) -> str:

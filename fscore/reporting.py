@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from fscore.builtin.views import VIEWS
 from fscore.component import figures_of
-from fscore.folding import fold, joined, weight_of
+from fscore.folding import joined
 from fscore.params import Tensors, digest
 from fscore.result import Result
 
@@ -150,51 +151,3 @@ class Reporting:
             run_dir=course.record.path if course.record else None,
             model=slots,
         )
-
-
-# ------------------------------------------------------------------------ what an attack may see
-
-
-def _wire(course: Course, opened: Opened, slots: Tensors) -> Mapping[int, Tensors]:
-    pairs = zip(opened.cohort.tasks, opened.outputs, strict=True)
-    return {task.client: output.wire for task, output in pairs if output.wire is not None}
-
-
-def _update(course: Course, opened: Opened, slots: Tensors) -> Mapping[int, Tensors]:
-    if "individual_updates" in course.removed:
-        return {}
-    pairs = zip(opened.cohort.tasks, opened.outputs, strict=True)
-    return {
-        task.client: course.site.upload.undo_sum(output.values, opened.cohort)
-        for task, output in pairs
-    }
-
-
-def _sum(course: Course, opened: Opened, slots: Tensors) -> Tensors:
-    sums = opened.sums
-    if course.aggregator.individual:
-        layout = course.site.upload.single
-        sums = fold(opened.outputs, opened.factors, layout).sums or {}
-    return course.site.upload.undo_sum(sums, opened.cohort)
-
-
-def _settings(course: Course, opened: Opened, slots: Tensors) -> Mapping[int, Mapping[str, Any]]:
-    known = "public_weights" not in course.removed
-    return {
-        task.client: {
-            **course.announced(task.version),
-            **course.site.options(task),
-            **({"samples": weight_of(output)} if known else {}),
-        }
-        for task, output in zip(opened.cohort.tasks, opened.outputs, strict=True)
-    }
-
-
-VIEWS: dict[str, Callable[[Course, Opened, Tensors], Any]] = {
-    "wire": _wire,
-    "update": _update,
-    "sum": _sum,
-    "settings": _settings,
-    "sent": lambda course, opened, _: {t.client: course.sent(t) for t in opened.cohort.tasks},
-    "released": lambda _, __, slots: slots,
-}

@@ -97,3 +97,16 @@ class Streams:
         with torch.random.fork_rng():
             torch.manual_seed(self.key(purpose, *key) & (2**63 - 1))
             yield
+
+
+class LazyGenerator:
+    """A numpy generator that is made when it is first used."""
+
+    def __init__(self, streams: Streams, *key: Any) -> None:
+        self._made: np.random.Generator | None = None
+        self._streams, self._key = streams, key
+
+    def __getattr__(self, name: str) -> Any:
+        if self._made is None:
+            self._made = self._streams.generator(*self._key)
+        return getattr(self._made, name)

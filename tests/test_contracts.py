@@ -12,11 +12,11 @@ from fscore.builtin.data.npz import Npz
 from fscore.builtin.data.synthetic import Synthetic
 from fscore.builtin.models import specs
 from fscore.builtin.privacy import Clip, NormClip
+from fscore.builtin.stages import Weight
 from fscore.builtin.trainers import SGD
 from fscore.kinds.attack import Attack
 from fscore.kinds.compressor import Compressor
 from fscore.paths import Stage, elementwise
-from fscore.stages import Weight
 from fscore.testing import (
     AggregatorContract,
     AttackContract,

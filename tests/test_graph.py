@@ -13,7 +13,6 @@ from fscore.errors import ConfigError, PluginError
 from fscore.events import Condition, CourseStarted, Ending, Message, Role
 from fscore.graph import Graph
 from fscore.participant import Handlers, Participant, handles
-from fscore.tasks import SERVER
 from fscore.testing.course import fs_course, tiny_course
 
 
@@ -195,7 +194,7 @@ def test_replacing_what_is_not_there_is_refused_with_the_nearest_name():
 
 def test_handlers_of_one_event_run_by_rank_then_place():
     handlers = Handlers.of([Server(), EarlyEnd()])
-    found = handlers.of_event(Pong(0, SERVER))
+    found = handlers.of_class(Pong)
     assert [handler.name for handler in found] == ["early.end", "server.end"]
 
 
@@ -209,7 +208,7 @@ class Every(Participant):
 
 
 def test_a_handler_of_a_base_class_handles_its_subclasses():
-    found = Handlers.of([Every()]).of_event(Tick())
+    found = Handlers.of([Every()]).of_class(Tick)
     assert [handler.name for handler in found] == ["every.any"]
 
 

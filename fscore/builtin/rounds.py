@@ -24,12 +24,13 @@ from fscore.builtin.round_events import (
     VersionMade,
 )
 from fscore.component import ge, gt, option, state
-from fscore.course import Course, LazyGenerator
+from fscore.course import Course
 from fscore.errors import CourseError, PluginError
-from fscore.events import CourseStarted, Ending, TaskLost
+from fscore.events import Bundle, CourseStarted, Ending, TaskLost
 from fscore.kinds.protocol import Protocol
 from fscore.participant import Participant, handles
-from fscore.tasks import SERVER, Task
+from fscore.rng import LazyGenerator
+from fscore.tasks import SERVER, Deferred, Task
 
 __all__ = [
     "CohortClosed",
@@ -173,8 +174,9 @@ class RoundsServer(Participant):
         """Issue tasks where there is room; return how many."""
         course, total = self.course, 0
         while total < room and (clients := course.sample(room - total)):
-            for task in course.issue(clients, timeout=self.options.timeout):
-                self.send(TaskDown(SERVER, task.client, task))
+            tasks = course.issue(clients, timeout=self.options.timeout)
+            names = {"sender": [SERVER] * len(tasks), "receiver": [t.client for t in tasks]}
+            self.send(Bundle(TaskDown, {**names, "task": tasks}))
             total += len(clients)
             if not course.sampler.waves:
                 break
@@ -219,14 +221,15 @@ class RoundsServer(Participant):
         else:
             self.emit(event, after=change - now)
 
-    @handles(ResultUp, emits=(PoolChanged, TasksDue))
-    def collect(self, event: ResultUp) -> None:
-        """Note an arrival; its values are opened later."""
+    @handles(ResultUp, emits=(PoolChanged, TasksDue), bundled=True)
+    def collect(self, events: Bundle) -> None:
+        """Note arrivals; their values are opened later."""
         book, now = self.course.book, self.course.loop.now
-        if task := book.arrive(event.result.task, now):
+        arrived = [task for r in events["result"] if (task := book.arrive(r.task, now))]
+        for task in arrived:
             self.course.sampler.returned(task, now - task.issued_at)
-            if self.options.lost:
-                self.options.lost = 0
+        if arrived:
+            self.options.lost = 0
             self._changed()
 
     @handles(TaskLost, emits=(PoolChanged, TasksDue, Ending))
@@ -403,25 +406,43 @@ class RoundsClients(Participant):
     role = "client"
     options: Rounds
 
-    @handles(TaskDown, emits=(Computed, TaskLost))
-    def train(self, event: TaskDown) -> None:
-        """Begin to work, and find out whether the client stays until it is done."""
-        course, task = self.course, event.task
-        if not course.book.flies(task.id) or task.id in self.options.begun:
-            return
-        now, result = course.loop.now, course.work(task)
-        self.options.begun[task.id] = now
-        if not 0 <= result.seconds < math.inf:
-            raise CourseError(f"devices: client {task.client} would compute for {result.seconds} s")
-        rng = LazyGenerator(course.streams, "leaving", task.client, task.id)
-        gone = course.devices.leaves(task, now, now + result.seconds, rng)
-        if gone is None:
-            self.emit(Computed(result, at=task.client), after=result.seconds)
-        else:
-            self.emit(TaskLost(task, gone[1]), after=gone[0] - now)
+    @handles(TaskDown, emits=(Computed, TaskLost), bundled=True)
+    def train(self, events: Bundle) -> None:
+        """Begin to work, and find out whether the clients stay until they are done."""
+        course, begun = self.course, self.options.begun
+        staying: dict[float, tuple[list[Deferred], list[int]]] = {}
+        for task in events["task"]:
+            if not course.book.flies(task.id) or task.id in begun:
+                continue
+            result = course.work(task)
+            begun[task.id] = course.loop.now
+            if self._stays(task, result.seconds):
+                results, clients = staying.setdefault(result.seconds, ([], []))
+                results.append(result)
+                clients.append(task.client)
+        for seconds, (results, clients) in staying.items():
+            self.emit(Bundle(Computed, {"result": results, "at": clients}), after=seconds)
 
-    @handles(Computed, emits=(ResultUp,))
-    def report(self, event: Computed) -> None:
-        """Send the result, unless the server gave the task up."""
-        if self.course.book.flies(event.result.task):
-            self.send(ResultUp(event.at, SERVER, event.result))
+    def _stays(self, task: Task, seconds: float) -> bool:
+        """Return whether a client computes to the end; if not, say when its task is lost."""
+        course, now = self.course, self.course.loop.now
+        if not 0 <= seconds < math.inf:
+            raise CourseError(f"devices: client {task.client} would compute for {seconds} s")
+        if course.devices.alike:
+            return True
+        rng = LazyGenerator(course.streams, "leaving", task.client, task.id)
+        gone = course.devices.leaves(task, now, now + seconds, rng)
+        if gone:
+            self.emit(TaskLost(task, gone[1]), after=gone[0] - now)
+        return gone is None
+
+    @handles(Computed, emits=(ResultUp,), bundled=True)
+    def report(self, events: Bundle) -> None:
+        """Send the results, but for tasks that the server gave up."""
+        flies = self.course.book.flies
+        pairs = zip(events["at"], events["result"], strict=True)
+        kept = [(client, result) for client, result in pairs if flies(result.task)]
+        if kept:
+            senders, results = zip(*kept, strict=True)
+            names = {"sender": senders, "receiver": [SERVER] * len(kept)}
+            self.send(Bundle(ResultUp, {**names, "result": results}))

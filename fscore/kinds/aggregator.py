@@ -31,7 +31,7 @@ class Aggregator(Component):
 
     def stages(self) -> Iterable[Stage]:
         """Put the weight stage on the upload path, unless weights are uniform."""
-        from fscore.stages import Weight
+        from fscore.builtin.stages import Weight
 
         return () if self.weighting == "uniform" else (Weight(),)
 

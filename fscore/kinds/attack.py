@@ -44,7 +44,7 @@ class Attack(Component):
 
     def stages(self) -> Iterable[Stage]:
         """Put what it crafts on the path of its clients."""
-        from fscore.stages import Craft
+        from fscore.builtin.stages import Craft
 
         return (Craft(self),) if self.colludes else ()
 

@@ -23,6 +23,11 @@ class Devices(Component):
     Times are virtual seconds. Answers depend on the arguments only, never on what was asked before.
     """
 
+    @property
+    def alike(self) -> bool:
+        """Whether times depend on bytes, work and now alone, nothing is lost and nobody leaves; then one answer serves many clients."""
+        return False
+
     def seconds(self, client: int, work: float, now: float, rng: np.random.Generator) -> float:
         """Return how long a client takes that begins `work` sample gradients at `now`; `rng` is the task's own."""
         return 0.0

@@ -32,6 +32,10 @@ class Constant(Timed):
         None, doc="kbit/s in both directions; default: transfers take no time.", validator=POSITIVE
     )
 
+    @property
+    def alike(self) -> bool:
+        return type(self) is Constant and self.availability is None
+
     def milliseconds(self, client: int, rng: np.random.Generator) -> float:
         return self.compute
 

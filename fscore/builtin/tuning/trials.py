@@ -211,8 +211,7 @@ def charge(course: Course, noise: float) -> None:
     """
     before = _figures(course)
     facts = (("unit", "client"), ("noise_multiplier", noise), ("rate", 1.0))
-    for handler in course.handlers.of_event(released := Released("metric", facts)):
-        handler(released)
+    course.handlers.deliver(Released("metric", facts))
     if _figures(course) == before:
         raise ConfigError(
             "tune.privacy: nobody charged the metric to a budget. Remedy: switch on a plugin whose accountant does, or "

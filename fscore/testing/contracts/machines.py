@@ -109,6 +109,18 @@ class DevicesContract(ComponentContract):
             left = course.devices.leaves(task, 2.0, 50.0, rng)
             assert left is None or (2.0 <= left[0] <= 50.0 and left[1])
 
+    def test_devices_that_are_alike_treat_everybody_alike(self) -> None:
+        course = self.course()
+        if not course.devices.alike:
+            raise SkipTest("its clients are not alike")
+        for now in self.times:
+            clients = range(course.population.size)
+            assert len({self._seconds(course, client, 20.0, now) for client in clients}) == 1
+            (arrivals,) = {tuple(self._arrivals(course, c, 1000, now)) for c in clients}
+            assert len(arrivals) == 1
+            stays = [course.devices.leaves(Task(c, c, 0), now, now + 9.0, None) for c in clients]
+            assert stays == [None] * len(stays)
+
     @staticmethod
     def _seconds(course: Course, client: int, work: float, now: float) -> float:
         rng = course.streams.generator("test", client)

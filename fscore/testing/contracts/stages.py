@@ -10,11 +10,11 @@ from unittest import SkipTest
 import tomli
 from attrs import define, field, frozen
 
+from fscore.builtin.views import VIEWS
 from fscore.component import Component
 from fscore.kinds import kind_of
 from fscore.params import Layout, Tensors
 from fscore.paths import Placed, Stage
-from fscore.reporting import VIEWS
 from fscore.tasks import Task
 from fscore.testing.contracts.base import ComponentContract, cohort, same
 from fscore.testing.course import tiny_course

@@ -207,8 +207,7 @@ def test_noise_meets_the_sum_that_secure_aggregation_reveals():
 
 
 def released(course, *facts):
-    for handler in course.handlers.of_event(event := Released("metric", facts)):
-        handler(event)
+    course.handlers.deliver(Released("metric", facts))
 
 
 def test_a_noised_metric_is_charged_to_everybody():

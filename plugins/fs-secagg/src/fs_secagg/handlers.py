@@ -45,7 +45,7 @@ from fscore.builtin.rounds import (
     TaskDown,
     TasksDue,
 )
-from fscore.events import TaskLost
+from fscore.events import Bundle, TaskLost
 from fscore.participant import handles
 from fscore.tasks import Task
 
@@ -228,13 +228,13 @@ class SecAggClients(RoundsClients):
     name = "secagg_clients"
     mechanism: SecAgg
 
-    @handles(TaskDown, emits=(KeysUp,), replaces="clients.train")
-    def train(self, event: TaskDown) -> None:
+    @handles(TaskDown, emits=(KeysUp,), replaces="clients.train", bundled=True)
+    def train(self, events: Bundle) -> None:
         """Advertise keys; the work begins when shares have come."""
-        task = event.task
-        met = (task.wave, task.client) in self.mechanism.clients
-        if self.course.book.flies(task.id) and not met:
-            self.send(up(KeysUp, task, self.mechanism.meet(task).advertise()))
+        for task in events["task"]:
+            met = (task.wave, task.client) in self.mechanism.clients
+            if self.course.book.flies(task.id) and not met:
+                self.send(up(KeysUp, task, self.mechanism.meet(task).advertise()))
 
     @handles(KeysDown, emits=(SharesUp, Refused))
     def share(self, event: KeysDown) -> None:
@@ -254,7 +254,7 @@ class SecAggClients(RoundsClients):
         except ProtocolError as error:
             self.emit(Refused(task, f"it refused: {error}"))
         else:
-            super().train(TaskDown(event.sender, event.receiver, task))
+            super().train(Bundle.of(TaskDown(event.sender, event.receiver, task)))
 
     @handles(SurvivorsDown, emits=(SignatureUp, Refused))
     def agree_on(self, event: SurvivorsDown) -> None:
@@ -266,10 +266,10 @@ class SecAggClients(RoundsClients):
         """Give a share of one secret of each neighbour."""
         self._answer(event, AnswerUp, "unmask")
 
-    @handles(Computed, emits=(ResultUp,), replaces="clients.report")
-    def report(self, event: Computed) -> None:
-        """Send the masked vector, unless the server gave the task up."""
-        super().report(event)
+    @handles(Computed, emits=(ResultUp,), replaces="clients.report", bundled=True)
+    def report(self, events: Bundle) -> None:
+        """Send the masked vectors, but for tasks that the server gave up."""
+        super().report(events)
 
     def _found(self, event: ToClient, request: str) -> tuple[Task, Client] | None:
         """Return the task and the client that a message is about; None: it is of another session, or came twice."""

@@ -10,10 +10,10 @@ from attrs import define, validators
 
 from fs_secagg.fixed_point import Budget, FixedPoint
 from fs_secagg.keys import derive, digest
+from fscore.builtin.stages import Weight
 from fscore.component import ge, gt, option, state
 from fscore.errors import PluginError
 from fscore.kinds.privacy import PrivacyMechanism
-from fscore.stages import Weight
 
 if TYPE_CHECKING:
     from fs_secagg.ring import Mask
