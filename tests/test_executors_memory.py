@@ -6,7 +6,9 @@ import sys
 import pytest
 import torch
 
-from fscore.builtin.executors.arena import Arena
+from fscore.builtin.executors.arena import Arena, InPlace
+from fscore.builtin.executors.feed import whole
+from fscore.builtin.executors.many import NotLifted
 from fscore.builtin.given import GivenData
 from fscore.context import Samples
 from fscore.testing.course import tiny_course
@@ -48,18 +50,76 @@ def test_ten_times_the_cohort_takes_no_more_memory(executor):
     assert many - few < 4 * MODEL_MB
 
 
-def test_the_store_of_samples_begins_anew_when_it_is_full():
+def nine_clients():
+    """Return a course whose client i has ten samples of which each value is i, and the bytes of one client."""
     x, y = torch.zeros(10, 100), torch.arange(10) % 2
-    course = tiny_course(
-        {"sampler": {"use": "uniform", "clients": 1}},
-        given={
-            "data": GivenData.of([(Samples(x + i, y), Samples(x[:0], y[:0])) for i in range(9)])
-        },
-    )
-    each = x.nbytes + y.nbytes
+    clients = [(Samples(x + i, y), Samples(x[:0], y[:0])) for i in range(9)]
+    tables = {"sampler": {"use": "uniform", "clients": 1}}
+    course = tiny_course(tables, given={"data": GivenData.of(clients)})
+    return course, x.nbytes + y.nbytes
+
+
+TURNS = ([0, 1, 2], [3], [1, 8, 0], [4, 5, 6, 7])
+
+
+def values(data):
+    """Return the values that each client's samples have."""
+    samples = whole(data, torch.device("cpu"))
+    assert torch.equal(samples.y, (torch.arange(10) % 2).expand_as(samples.y))
+    return [part.unique().tolist() for part in samples.x]
+
+
+def test_the_store_of_a_device_begins_anew_when_it_is_full():
+    course, each = nine_clients()
     arena = Arena(course.site, torch.device("cpu"), 3 * each)
-    for clients in ([0, 1, 2], [3], [1, 8, 0], [4, 5, 6, 7]):
-        places = arena.places([(client, "train") for client in clients])
-        for client, (start, count) in zip(clients, places, strict=True):
-            assert arena.x[start : start + count].unique().tolist() == [float(client)]
+    for clients in TURNS:
+        data = arena.data([(client, "train") for client in clients])
+        assert values(data) == [[float(client)] for client in clients]
         assert arena.x.nbytes + arena.y.nbytes <= max(3, len(clients)) * each
+
+
+def test_samples_in_place_are_let_go_when_there_are_too_many():
+    course, each = nine_clients()
+    here = InPlace(course.site, 3 * each)
+    for clients in TURNS:
+        data = here.data([(client, "train") for client in clients])
+        assert values(data) == [[float(client)] for client in clients]
+        assert len(here._kept) <= 3 + len(clients)
+
+
+def test_samples_that_were_let_go_last_as_long_as_somebody_looks_at_them():
+    course, _ = nine_clients()
+    given = course.dataset.clients
+    given[1] = (Samples(given[1][0].x.double(), given[1][0].y.int()), given[1][1])
+    course.site._cache.clear()
+    here = InPlace(course.site, 1)
+    data = here.data([(1, "train")])
+    here.data([(2, "train"), (3, "train")])
+    assert (1, "train") not in here._kept
+    assert values(data) == [[1.0]]
+
+
+def test_samples_are_read_where_they_lie():
+    course, _ = nine_clients()
+    data = InPlace(course.site, 1 << 20).data([(4, "train"), (7, "train")])
+    course.site.data(7, "train").x.fill_(-1.0)
+    assert values(data) == [[4.0], [-1.0]]
+
+
+def test_samples_of_strided_and_other_types_are_laid_out():
+    course, _ = nine_clients()
+    course.site._cache.clear()
+    given = course.dataset.clients
+    given[1] = (Samples(given[1][0].x.t().contiguous().t(), given[1][0].y), given[1][1])
+    given[2] = (Samples(given[2][0].x.double(), given[2][0].y.int()), given[2][1])
+    data = InPlace(course.site, 1 << 20).data([(i, "train") for i in range(3)])
+    assert values(data) == [[0.0], [1.0], [2.0]]
+
+
+def test_samples_of_different_shapes_are_refused():
+    course, _ = nine_clients()
+    course.site._cache.clear()
+    given = course.dataset.clients
+    given[1] = (Samples(given[1][0].x[:, :50], given[1][0].y), given[1][1])
+    with pytest.raises(NotLifted, match="clients have samples of different shapes"):
+        InPlace(course.site, 1 << 20).data([(0, "train"), (1, "train")])

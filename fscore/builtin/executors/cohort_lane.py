@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from attrs import define, evolve, field
 
-from fscore.builtin.executors.arena import Arena
-from fscore.builtin.executors.feed import Data, Feed, whole
+from fscore.builtin.executors.arena import Arena, InPlace, store
+from fscore.builtin.executors.feed import Buffers, Data, Feed, Rows, whole
 from fscore.builtin.executors.lane import Lane, expanded
 from fscore.builtin.executors.lift import Lift
 from fscore.builtin.executors.many import Many, many
-from fscore.builtin.executors.orders import Steps, alike, joined, passes
+from fscore.builtin.executors.orders import Steps, alike, joined, passes, within
 from fscore.builtin.executors.total import Sender, Total, Trained
 from fscore.context import Passes, Phase
 from fscore.errors import CourseError, FscoreError
@@ -39,16 +39,17 @@ class CohortLane(Lane):
     strict: bool = True
     """Refuse a trainer that cannot be computed at once, rather than computing it client by client."""
     lift: Lift = field(init=False)
-    arena: Arena = field(init=False)
+    store: InPlace | Arena = field(init=False)
     _first: torch.Tensor = field(init=False)
     _buffers: Tensors = field(factory=dict, init=False)
+    _batches: Buffers = field(factory=Buffers, init=False)
     _said: bool = field(default=False, init=False)
     _draws_alone: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
         self.lift = Lift(self.site, self.device)
-        self.arena = Arena(self.site, self.device, self.cache)
+        self.store = store(self.site, self.device, self.cache)
         self._first = self.site.initial.to(self.device)
 
     # ------------------------------------------------------------------------ batches
@@ -122,10 +123,9 @@ class CohortLane(Lane):
             parts = [self._context(evolve(job, part=part)).data for job, part in wanted]
             counts = np.array([len(part.y) for part in parts], dtype=np.int64)
             x, y = (torch.cat([p[i] for p in parts]).to(self.device) for i in (0, 1))  # type: ignore[misc]
-            return Data(x, y, np.cumsum(counts) - counts, counts)
-        places = self.arena.places([(job.task.client, part) for job, part in wanted])
-        start, count = np.array(places, dtype=np.int64).T
-        return Data(self.arena.x, self.arena.y, start, count)
+            first = np.cumsum(counts) - counts
+            return Data(Rows.of(x, first), Rows.of(y, first), counts)
+        return self.store.data([(job.task.client, part) for job, part in wanted])
 
     def _widths(self, jobs: Sequence[Job], counts: np.ndarray[Any, Any]) -> list[int]:
         """Return how many samples a client's steps have at most, as far as options say it."""
@@ -189,7 +189,7 @@ class CohortLane(Lane):
     def _steps(self, context: Many, data: Data, drawn: np.ndarray[Any, Any]) -> Steps:
         chosen = self._chosen(context)
         if chosen is None:
-            return self._drawn_alone(context, drawn)
+            return self._drawn_alone(context, data.count, drawn)
         tasks = [job.task for job in context.jobs]
         clients, ids = (np.array([getattr(t, n) for t in tasks]) for n in ("client", "id"))
         sizes = context.exactly(chosen.batch_size).astype(np.int64)
@@ -208,12 +208,15 @@ class CohortLane(Lane):
             self._draws_alone = True
         return None
 
-    def _drawn_alone(self, context: Many, drawn: np.ndarray[Any, Any]) -> Steps:
+    def _drawn_alone(
+        self, context: Many, samples: np.ndarray[Any, Any], drawn: np.ndarray[Any, Any]
+    ) -> Steps:
         orders, after = [], drawn.copy()
         for k, job in enumerate(context.jobs):
             one = self._context(evolve(job, part="train"))  # evaluations train on it too
             one.phase, one.passes = context.phase, int(drawn[k])
             orders.append(expanded(self.site.trainer.batches(one), one))
+            within(orders[-1], int(samples[k]))
             after[k] = one.passes
         return joined(orders, after - drawn)
 
@@ -221,7 +224,7 @@ class CohortLane(Lane):
         trainer = self.site.trainer
         memory: Tensors = {}
         now, clients = context, len(context.jobs)
-        feed = Feed(steps, data, self.device)
+        feed = Feed(steps, data, self.device, self._batches)
         for step, active in enumerate(feed.active):
             if active != clients:
                 now, clients = now.first(active), active

@@ -107,6 +107,19 @@ def joined(orders: Sequence[Order], drawn: NDArray[np.int64]) -> Steps:
     return Steps(index, counts, taken, drawn)
 
 
+def within(order: Order, samples: int) -> None:
+    """Refuse an order that names samples which a client does not have.
+
+    Raises:
+        IndexError: it does.
+    """
+    index = order.index
+    if index is not None and len(index) and not 0 <= int(index.min()) <= int(index.max()) < samples:
+        raise IndexError(
+            f"an order names samples {int(index.min())} to {int(index.max())} of {samples}"
+        )
+
+
 def padded(size: int, common: int) -> int:
     """Return the width that a step of `size` samples is padded to: few widths, each at most a third too large."""
     if size == common or size <= 4:
