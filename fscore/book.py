@@ -84,7 +84,11 @@ class Book:
         known = self._flying.pop(task, None)
         if known is not None:
             del self.busy[known.client]
-            insort(self._arrived, (at, task, known))
+            entry = (at, task, known)
+            if self._arrived and self._arrived[-1] > entry:
+                insort(self._arrived, entry)
+            else:
+                self._arrived.append(entry)
         return known
 
     def flies(self, task: int) -> bool:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, fields, frozen
+from attrs import define, field, frozen
 
 from fscore.book import Book
 from fscore.component import Component, Scalar, states_of
 from fscore.errors import CourseError, WriteError
-from fscore.events import Bundle, CourseStarted, Ending, Message, TaskLost
+from fscore.events import Bundle, CourseStarted, Ending, Message, TaskLost, names_of
 from fscore.folding import finite
 from fscore.loop import Loop
 from fscore.opening import Opened, Opener
@@ -39,12 +38,6 @@ if TYPE_CHECKING:
 
 RARELY = (20_000, 10, 10)
 """Thresholds of the garbage collector while a course runs: with Python's, each wave of tasks is searched many times."""
-
-
-@lru_cache
-def _contents(cls: Any) -> tuple[str, ...]:
-    """Return the fields of a class of messages, without sender and receiver."""
-    return tuple(f.name for f in fields(cls) if f.name not in ("sender", "receiver"))
 
 
 @frozen
@@ -200,7 +193,7 @@ class Course:
 
     def nbytes(self, message: Message) -> int:
         """Return the bytes of a message: of what is sent down with a task, of a result, of tensors."""
-        names = _contents(type(message))  # type: ignore[arg-type]
+        names = names_of(type(message))  # type: ignore[arg-type]
         return sum(self._size(getattr(message, name)) for name in names)
 
     def _size(self, value: Any) -> int:
@@ -210,8 +203,9 @@ class Course:
 
     def _even(self, bundle: Bundle) -> bool:
         """Whether the messages of a bundle are equally large."""
-        names = _contents(bundle.kind)  # type: ignore[arg-type]
-        return all(len(set(map(self._size, bundle[name]))) == 1 for name in names)
+        ends = ("sender", "receiver")
+        mail = [column for name, column in bundle.columns.items() if name not in ends]
+        return all(len(set(map(self._size, column))) == 1 for column in mail)
 
     # ------------------------------------------------------------------------ tasks, for protocols
 
@@ -235,34 +229,25 @@ class Course:
         *,
         kind: str = "train",
         timeout: float | None = None,
-        **fields: Any,
+        inputs: tuple[Deferred, ...] = (),
     ) -> list[Task]:
         """Enter one task per client into the book, as one wave on the current version.
 
         Args:
             timeout: virtual seconds after which a task is lost, if its result did not arrive.
-            fields: further fields of `Task`.
+            inputs: results of other tasks that these start from.
         """
-        book = self.book
+        book, now = self.book, self.loop.now
         book.waves += 1
-        tasks = []
+        version, wave, tasks = book.version, book.waves, []
+        plain = not (self.policies or self.config.overrides)
         for client in clients:
-            hparams, memo = self._hparams(client)
-            task = Task(
-                id=book.issued,
-                client=client,
-                version=book.version,
-                kind=kind,
-                wave=book.waves,
-                hparams=hparams,
-                memo=memo,
-                issued_at=self.loop.now,
-                **fields,
-            )
+            hparams, memo = ({}, {}) if plain else self._hparams(client)
+            task = Task(book.issued, client, version, kind, wave, hparams, inputs, memo, now)
             book.issue(task)
             tasks.append(task)
             if timeout is not None:
-                self.loop.schedule(TaskLost(task, "its deadline passed"), self.loop.now + timeout)
+                self.loop.schedule(TaskLost(task, "its deadline passed"), now + timeout)
         if self.host.implements("fscore_version_started"):
             self.host.call(
                 "fscore_version_started", course=self, version=book.version, tasks=tuple(tasks)
@@ -270,8 +255,6 @@ class Course:
         return tasks
 
     def _hparams(self, client: int) -> tuple[Mapping[str, Scalar], Mapping[str, Any]]:
-        if not self.policies and not self.config.overrides:
-            return {}, {}
         hparams: dict[str, Scalar] = {}
         memo: dict[str, Any] = {}
         for i, policy in enumerate(self.policies):

@@ -11,6 +11,7 @@ arrival of an instant is consumed before any dispatch of that instant.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 from attrs import define, field, fields, frozen
@@ -53,6 +54,12 @@ class Condition(Event):
     at: ClientId = field(default=SERVER, kw_only=True)
 
 
+@lru_cache
+def names_of(kind: Any) -> tuple[str, ...]:
+    """Return the names of a class's fields."""
+    return tuple(f.name for f in fields(kind))
+
+
 @define(eq=False)
 class Bundle:
     """Events of one class that happen at one instant, as columns by field: the same as if each were scheduled by itself."""
@@ -63,7 +70,7 @@ class Bundle:
     @classmethod
     def of(cls, event: Event) -> Bundle:
         """Return a bundle of one event."""
-        names = [f.name for f in fields(type(event))]
+        names = names_of(type(event))  # type: ignore[arg-type]
         return cls(type(event), {name: (getattr(event, name),) for name in names})
 
     def __len__(self) -> int:

@@ -224,7 +224,7 @@ class Opener:
             sent=course.sent(task),
             announced=course.announced(task.version),
             row=course.store.get(task.client) if course.site.rows else {},
-            inputs=tuple(self.outputs[i.task].values for i in task.inputs),
+            inputs=tuple([self.outputs[i.task].values for i in task.inputs]),
             prepared={} if task.kind == "evaluate" else course.site.upload.prepare(task),
             factor=factor,
             part=part,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _MASK = (1 << 64) - 1
-_GOLDEN, _MUL1, _MUL2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+GOLDEN, _MUL1, _MUL2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 @lru_cache(maxsize=1024)
@@ -29,16 +29,16 @@ def _purpose(seed: int, purpose: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _mix(value: int) -> int:
+def mix(value: int) -> int:
     """The finaliser of splitmix64 (Steele et al., OOPSLA 2014) on one integer."""
-    value = (value + _GOLDEN) & _MASK
+    value = (value + GOLDEN) & _MASK
     value = ((value ^ (value >> 30)) * _MUL1) & _MASK
     value = ((value ^ (value >> 27)) * _MUL2) & _MASK
     return value ^ (value >> 31)
 
 
 def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    values = values + np.uint64(_GOLDEN)
+    values = values + np.uint64(GOLDEN)
     values ^= values >> np.uint64(30)
     values *= np.uint64(_MUL1)
     values ^= values >> np.uint64(27)
@@ -49,7 +49,7 @@ def _mix_array(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @lru_cache(maxsize=16)
 def _counters(count: int) -> NDArray[np.uint64]:
-    return np.arange(count, dtype=np.uint64) * np.uint64(_GOLDEN)
+    return np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN)
 
 
 @frozen
@@ -62,7 +62,7 @@ class Streams:
         """Return a 64-bit hash of (seed, purpose, key): a seed for any generator."""
         value = _purpose(self.seed, purpose)
         for part in key:
-            value = _mix(value ^ (part & _MASK))
+            value = mix(value ^ (part & _MASK))
         return value
 
     def numbers(self, purpose: str, *key: int, count: int) -> NDArray[np.uint64]:

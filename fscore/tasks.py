@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from fscore.component import Scalar
 
@@ -67,7 +67,7 @@ class Cohort:
     """Tier or cluster that it belongs to, where there are several."""
 
 
-@frozen
+@define(eq=False)
 class Job:
     """A task made ready for an executor: all its inputs by value, or by a reference that workers share."""
 
@@ -101,7 +101,7 @@ class Batch:
     """Whether the wire form of each update is returned as well, for those who watch the wire."""
 
 
-@frozen
+@define(eq=False)
 class Output:
     """What a task gave. `error` is set when its client failed; then there are no values."""
 

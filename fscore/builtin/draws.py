@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fscore.context import Order
+from fscore.rng import GOLDEN, mix
 
 if TYPE_CHECKING:
     from fscore.context import Context
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 def normal(streams: Streams, purpose: str, *key: int) -> float:
     """Return one standard normal number of the stream (Box and Muller, 1958)."""
-    radius, angle = streams.uniform(purpose, *key, count=2)
+    start = streams.key(purpose, *key)
+    radius, angle = [(mix(count ^ start) >> 11) * 2.0**-53 for count in (0, GOLDEN)]
     return math.sqrt(-2.0 * math.log1p(-radius)) * math.cos(2.0 * math.pi * angle)
 
 

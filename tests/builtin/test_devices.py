@@ -8,8 +8,10 @@ from attrs import define
 from builtin_helpers import bound, everybody
 
 from fscore.builtin.devices import Constant, Exponential, HalfNormal, LogNormal, Phones, Sessions
+from fscore.builtin.draws import normal
 from fscore.events import Message
 from fscore.kinds.availability import Availability
+from fscore.rng import Streams
 from fscore.tasks import SERVER, Task
 
 UP, DOWN = Message(3, SERVER), Message(SERVER, 3)
@@ -237,3 +239,12 @@ def test_the_measured_session_lengths_are_the_defaults():
     later = np.array(lengths).reshape(200, 10)[:, 1:]
     assert np.median(np.log(later)) == pytest.approx(5.06, abs=0.2)
     assert np.std(np.log(later)) == pytest.approx(2.59, rel=0.08)
+
+
+def test_a_normal_number_is_box_and_muller_of_its_stream():
+    """The slow obvious way: two floats of the stream as an array."""
+    streams = Streams(3)
+    for client in range(200):
+        radius, angle = streams.uniform("speed", client, count=2)
+        expected = math.sqrt(-2.0 * math.log1p(-radius)) * math.cos(2.0 * math.pi * angle)
+        assert normal(streams, "speed", client) == expected
