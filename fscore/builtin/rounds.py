@@ -228,8 +228,9 @@ class RoundsServer(Participant):
         arrived = [task for r in events["result"] if (task := book.arrive(r.task, now))]
         for task in arrived:
             self.course.sampler.returned(task, now - task.issued_at)
-        if arrived:
+        if arrived and self.options.lost:
             self.options.lost = 0
+        if arrived:
             self._changed()
 
     @handles(TaskLost, emits=(PoolChanged, TasksDue, Ending))
