@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from fscore.params import Layout, Tensors, zeros
-from fscore.tasks import BatchOutput, Output
+from fscore.tasks import BatchOutput, Output, Slice
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +26,20 @@ def weight_of(output: Output) -> float:
 
 
 def joined(outputs: Sequence[Output], name: str) -> torch.Tensor | None:
-    """Return a public group of all outputs (outputs, ...); None: not all have it."""
+    """Return a public group of all outputs (outputs, ...); None: they have no such group."""
     import torch
 
-    found = [output.values[name] for output in outputs if name in output.values]
-    return torch.stack(found) if found and len(found) == len(outputs) else None
+    if not outputs or name not in outputs[0].values:
+        return None
+    values: list[Any] = [output.values for output in outputs]
+    runs = [list(run) for _, run in groupby(values, key=lambda v: id(getattr(v, "shared", v)))]
+    pieces = [
+        run[0].shared[name][[one.place for one in run]]
+        if isinstance(run[0], Slice)
+        else run[0][name][None]
+        for run in runs
+    ]
+    return torch.cat(pieces)
 
 
 def fold_into(sums: Tensors, output: Output, factor: float, layout: Layout) -> Output:

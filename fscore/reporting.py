@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from fscore.builtin.views import VIEWS
+from fscore.builtin.views import found
 from fscore.component import figures_of
 from fscore.folding import joined
 from fscore.params import Tensors, digest
 from fscore.result import Result
 
 if TYPE_CHECKING:
-    from fscore.context import Samples
     from fscore.course import Course
-    from fscore.kinds.attack import Attack
     from fscore.kinds.evaluator import PerClient
     from fscore.opening import Opened
     from fscore.tasks import Cohort, Output
@@ -65,6 +63,7 @@ class Reporting:
             reduced: its groups after the division.
             slots: the version that it leads to.
         """
+        course = self.course
         sums = joined(opened.outputs, "metrics")
         sums = reduced["metrics"][None] if "metrics" in reduced else sums
         loss, count = (0.0, 0.0) if sums is None else sums.sum(0).tolist()
@@ -74,25 +73,8 @@ class Reporting:
             "updates": len(opened.outputs),
             "staleness": sum(staleness) / max(1, len(staleness)),
         }
-        for attack in self.course.attacks:
-            self._observe(attack, opened, slots)
-
-    def _observe(self, attack: Attack, opened: Opened, slots: Tensors) -> None:
-        """Give an attack the view that its threat model grants, and score its claims."""
-        view = {name: VIEWS[name](self.course, opened, slots) for name in sorted(attack.sees)}
-        if not view:
-            return
-        if "sum" in view:
-            view["total"] = self.course.opener.total(opened, view["sum"].get("weight"))
-        claims = attack.observe(
-            {**view, "version": self.course.book.version, "cohort": opened.cohort}
-        )
-        if claims:
-            for name, value in attack.score(claims, self._truth(opened)).items():
-                self.last[f"{attack.name}_{name}"] = value
-
-    def _truth(self, opened: Opened) -> Mapping[int, Samples]:
-        return {t.client: self.course.site.data(t.client, "train") for t in opened.cohort.tasks}
+        for attack in course.attacks:
+            self.last.update(found(attack, course, opened, slots))
 
     # ------------------------------------------------------------------------ one version
 

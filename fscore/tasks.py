@@ -6,7 +6,7 @@ is issued, its size and duration follow from layouts, and its output is computed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field, frozen
@@ -14,6 +14,8 @@ from attrs import define, field, frozen
 from fscore.component import Scalar
 
 if TYPE_CHECKING:
+    import torch
+
     from fscore.params import Tensors
 
 ClientId = int
@@ -99,6 +101,26 @@ class Batch:
     """Whether the updates are summed where they are computed, and not returned one by one."""
     wire: bool = False
     """Whether the wire form of each update is returned as well, for those who watch the wire."""
+
+
+@define(eq=False)
+class Slice(Mapping[str, Any]):
+    """One client's part of tensors (clients, ...) that many share, by name; cheaper than a dict of their parts."""
+
+    shared: Tensors
+    place: int
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.shared[name][self.place]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.shared
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shared)
+
+    def __len__(self) -> int:
+        return len(self.shared)
 
 
 @define(eq=False)

@@ -13,11 +13,13 @@ from fscore.builtin.reference import reference
 from fscore.builtin.trainers import SGD
 from fscore.component import Component, option
 from fscore.errors import ConfigError
+from fscore.folding import joined
 from fscore.hookspecs import hookimpl
 from fscore.kinds.policy import Policy
 from fscore.kinds.privacy import PrivacyMechanism
 from fscore.params import Group, ParamSpace, length, merge
 from fscore.paths import Stage
+from fscore.tasks import Output, Slice
 from fscore.testing import fs_course, tiny_course
 
 ALL = '[sampler]\nuse = "all"\n[course.until]\nversions = 1\n'
@@ -398,3 +400,23 @@ def test_a_spectator_changes_nothing_although_clients_fail(chunk):
     watched = fs_course(toml, plugins=[FlakyPlugin, Spectator]).result
     assert (watched.digest, watched.tasks) == (alone.digest, alone.tasks)
     assert alone.tasks["failed"] == 2
+
+
+def test_a_public_group_is_joined_in_the_order_of_the_outputs_however_they_hold_it():
+    """Slices of two batches in any order, dicts between them, beside the stack of single values."""
+    first = {"weight": torch.arange(4.0), "metrics": torch.arange(8.0).view(4, 2)}
+    second = {name: value + 100 for name, value in first.items()}
+    slices = [Slice(first, 2), Slice(first, 0), Slice(second, 3), Slice(second, 1), Slice(first, 1)]
+    plain = {"weight": torch.tensor(-1.0), "metrics": torch.tensor([-1.0, -2.0])}
+    outputs = [Output(i, values) for i, values in enumerate([*slices[:3], plain, *slices[3:]])]
+    for name in plain:
+        expected = torch.stack([output.values[name] for output in outputs])
+        assert torch.equal(joined(outputs, name), expected)
+    assert joined(outputs, "other") is None
+    assert joined([], "weight") is None
+
+
+def test_a_slice_reads_like_the_dict_of_its_client():
+    part = Slice({"weight": torch.arange(4.0)}, 2)
+    assert dict(part) == {"weight": torch.tensor(2.0)}
+    assert ("weight" in part, "x" in part, len(part), part.get("x")) == (True, False, 1, None)

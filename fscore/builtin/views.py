@@ -1,4 +1,4 @@
-"""What an attack may see of a cohort: one function per name in `Attack.sees`."""
+"""What an attack may see of a cohort, one function per name in `Attack.sees`, and what it finds in that."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fscore.folding import fold, weight_of
 
 if TYPE_CHECKING:
     from fscore.course import Course
+    from fscore.kinds.attack import Attack
     from fscore.opening import Opened
     from fscore.params import Tensors
 
@@ -56,3 +57,18 @@ VIEWS: dict[str, Callable[[Course, Opened, Tensors], Any]] = {
     "sent": lambda course, opened, _: {t.client: course.sent(t) for t in opened.cohort.tasks},
     "released": lambda _, __, slots: slots,
 }
+
+
+def found(attack: Attack, course: Course, opened: Opened, slots: Tensors) -> dict[str, float]:
+    """Give an attack the view that its threat model grants, and return the score of its claims by metric."""
+    view = {name: VIEWS[name](course, opened, slots) for name in sorted(attack.sees)}
+    if not view:
+        return {}
+    if "sum" in view:
+        view["total"] = course.opener.total(opened, view["sum"].get("weight"))
+    claims = attack.observe({**view, "version": course.book.version, "cohort": opened.cohort})
+    if not claims:
+        return {}
+    truth = {t.client: course.site.data(t.client, "train") for t in opened.cohort.tasks}
+    scores = attack.score(claims, truth)
+    return {f"{attack.name}_{name}": value for name, value in scores.items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from attrs import define, field, frozen
 
-from fscore.tasks import Batch, BatchOutput, Job, Output, Task
+from fscore.tasks import Batch, BatchOutput, Job, Output, Slice, Task
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ ALIGNMENT = 64
 PLAIN = frozenset({int, float, bool, str, type(None), Task})
 """Types that hold no tensor."""
 FIELDS = {
-    cls: tuple(a.name for a in attrs.fields(cls)) for cls in (Batch, BatchOutput, Job, Output)
+    cls: tuple(a.name for a in attrs.fields(cls)) for cls in (Batch, BatchOutput, Job, Output, Slice)
 }
 
 

@@ -11,7 +11,7 @@ from attrs import define
 
 from fscore.folding import NO_ROW, empty_sums, fold_into
 from fscore.params import Group, Layout, Tensors
-from fscore.tasks import Batch, BatchOutput, Job, Output
+from fscore.tasks import Batch, BatchOutput, Job, Output, Slice
 
 if TYPE_CHECKING:
     from fscore.builtin.executors.many import Many
@@ -140,6 +140,7 @@ class Total:
         self._batch = batch
         self._outputs: list[Output | None] = [None] * len(batch.jobs)
         self._sums = empty_sums(self._layout) if batch.sum else None
+        self._public: Tensors = {}
 
     def add_one(self, place: int, output: Output) -> None:
         """Take the output of one client that was computed alone."""
@@ -194,29 +195,39 @@ class Total:
         return sums
 
     def _give(self, trained: Trained) -> None:
-        summed = self._sums is not None
-        kept = trained.values
-        if summed:  # what `finish` gave may lie in buffers that the next clients overwrite
-            kept = {n: v.clone() for n, v in kept.items() if self._layout[n].public}
-        values, rows = _apart(kept, own=not summed), _apart(trained.rows, own=True)
-        wires = None if trained.wire is None or summed else _apart(trained.wire, own=True)
-        for k, place in enumerate(trained.places):
-            task = self._batch.jobs[place].task.id
-            self._outputs[place] = Output(
-                task, values(k), rows(k), wire=None if wires is None else wires(k)
-            )
+        ids = [self._batch.jobs[place].task.id for place in trained.places]
+        rows = _apart(trained.rows)
+        if self._sums is not None:
+            self._keep_public(trained)
+            for k, (place, task) in enumerate(zip(trained.places, ids, strict=True)):
+                public: Any = Slice(self._public, place)
+                self._outputs[place] = Output(task, public, rows(k) if trained.rows else {})
+            return
+        values = _apart(trained.values)
+        wires = None if trained.wire is None else _apart(trained.wire)
+        for k, (place, task) in enumerate(zip(trained.places, ids, strict=True)):
+            wire = None if wires is None else wires(k)
+            self._outputs[place] = Output(task, values(k), rows(k), wire=wire)
+
+    def _keep_public(self, trained: Trained) -> None:
+        """Copy the public groups of some clients to their places among those of the batch."""
+        places = torch.tensor(trained.places)
+        for name, value in trained.values.items():
+            if self._layout[name].public:
+                if name not in self._public:
+                    shape = (len(self._batch.jobs), *value.shape[1:])
+                    self._public[name] = torch.empty(shape, dtype=value.dtype)
+                self._public[name][places] = value.cpu()
 
     def output(self) -> BatchOutput:
         """Return the batch's output."""
         return BatchOutput(tuple(o for o in self._outputs if o is not None), self._sums)
 
 
-def _apart(values: Tensors, *, own: bool) -> Callable[[int], Tensors]:
-    """Return a function that gives a client's tensors by its place, in memory of their own where asked for."""
+def _apart(values: Tensors) -> Callable[[int], Tensors]:
+    """Return a function that gives a client's tensors by its place, in memory of their own."""
     pieces = {n: v.cpu().unbind(0) for n, v in values.items()}
-    if own:
-        return lambda k: {n: piece[k].clone() for n, piece in pieces.items()}
-    return lambda k: {n: piece[k] for n, piece in pieces.items()}
+    return lambda k: {n: piece[k].clone() for n, piece in pieces.items()}
 
 
 def _all_finite(values: Tensors, summed: Tensors | None) -> bool:

@@ -14,7 +14,7 @@ from fscore.component import Component
 from fscore.config import resolve
 from fscore.errors import SnapshotError
 from fscore.opening import Opened
-from fscore.tasks import Cohort, Deferred, Output, Task
+from fscore.tasks import Cohort, Deferred, Output, Slice, Task
 
 if TYPE_CHECKING:
     from fscore.course import Course
@@ -43,7 +43,7 @@ def distributions(host: PluginHost) -> dict[str, str]:
 
 def codec(course: Course) -> Codec:
     """Return the codec of a course: plain data, tasks, and the events that this course can have."""
-    return Codec([Task, Deferred, Cohort, Output, Opened, *course.graph.events()])
+    return Codec([Task, Deferred, Cohort, Output, Slice, Opened, *course.graph.events()])
 
 
 def write(course: Course, record: RunDirectory) -> None:
