@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from attrs import define, evolve, field
 
+from fscore.builtin.executors.apart import Apart
 from fscore.builtin.executors.arena import Arena, InPlace, store
 from fscore.builtin.executors.feed import Buffers, Data, Feed, Rows, whole
 from fscore.builtin.executors.lane import Lane, expanded
@@ -27,6 +28,9 @@ from fscore.folding import checked
 from fscore.kinds.attack import Attack
 from fscore.params import Tensors
 from fscore.tasks import Batch, BatchOutput, Job, Output
+
+LARGE = 1 << 10
+"""Mean number of parameters in a tensor of the model, from which each tensor is stepped by itself."""
 
 
 @define(eq=False)
@@ -224,6 +228,7 @@ class CohortLane(Lane):
         trainer = self.site.trainer
         memory: Tensors = {}
         now, clients = context, len(context.jobs)
+        apart = self._taken_apart(variables, context)
         feed = Feed(steps, data, self.device, self._batches)
         for step, active in enumerate(feed.active):
             if active != clients:
@@ -231,11 +236,29 @@ class CohortLane(Lane):
                 variables = {n: v[:active] for n, v in variables.items()}
                 memory = {n: m[:active] for n, m in memory.items()}
             batch = feed.batch(step)
-            gradient = trainer.gradient(trainer.loss, variables, batch, now)
-            gradient = trainer.adjust(gradient, variables, now)
-            trainer.step(variables, gradient, memory, now)
+            if apart:
+                apart.step(batch, now)
+            else:
+                gradient = trainer.gradient(trainer.loss, variables, batch, now)
+                gradient = trainer.adjust(gradient, variables, now)
+                trainer.step(variables, gradient, memory, now)
             now.step += 1
             now.steps = now.steps + 1
+        if apart:
+            apart.join()
+
+    def _taken_apart(self, variables: Tensors, context: Many) -> Apart | None:
+        """Return the variables tensor by tensor, where a trainer may step each by itself and that is worth the calls."""
+        space = self.site.space
+        if (
+            space.size < LARGE * len(space.entries)
+            or len(space.entries) == 1
+            or context.ranges != space.whole
+            or self.lift.norms
+            or not self.site.trainer.separable(context)
+        ):
+            return None
+        return Apart(self.site, self.lift, variables, context.phase.train, self._batches)
 
     # ------------------------------------------------------------------------ evaluation
 

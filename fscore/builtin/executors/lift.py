@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,25 +22,31 @@ if TYPE_CHECKING:
 Function = Callable[..., tuple[torch.Tensor, ...]]
 Valued = Callable[..., tuple[torch.Tensor, Sequence[torch.Tensor]]]
 """What gives a client's value, and results beside it that have no gradient."""
+Vectors = Mapping[str, "torch.Tensor | Sequence[torch.Tensor]"]
+"""Variables (K, ...) by name; vectors (K, P) whole, or in pieces."""
 PROGRAMS = 512
 """Recorded programs that are kept; then they are made anew."""
 
 
 @define(eq=False)
 class Inputs:
-    """Tensors that a lifted function reads, in a fixed order, and how to put them together for one client."""
+    """Tensors that a lifted function reads, in a fixed order, and how to put them together for one client.
+
+    A vector may go in as pieces, which then have its name, one after another.
+    """
 
     names: list[tuple[str, str]] = field(factory=list)
     tensors: list[torch.Tensor] = field(factory=list)
     batched: list[bool] = field(factory=list)
 
-    def add(self, family: str, values: Mapping[str, torch.Tensor]) -> None:
+    def add(self, family: str, values: Mapping[str, torch.Tensor | Sequence[torch.Tensor]]) -> None:
         """Add tensors (K, ...); what all clients share goes in once, without their axis."""
-        for name, value in values.items():
-            one = shared(value)
-            self.names.append((family, name))
-            self.tensors.append(value[0] if one else value)
-            self.batched.append(not one)
+        for name, given in values.items():
+            for value in [given] if isinstance(given, torch.Tensor) else given:
+                one = shared(value)
+                self.names.append((family, name))
+                self.tensors.append(value[0] if one else value)
+                self.batched.append(not one)
 
     def tables(self, values: Sequence[torch.Tensor]) -> dict[str, Tensors]:
         """Return tensors of one client by family and name."""
@@ -47,8 +54,11 @@ class Inputs:
             "variables": {}, "batch": {}, "sent": {}, "row": {}, "measured": {}, "option": {},
             "told": {},
         }  # fmt: skip
-        for (family, name), value in zip(self.names, values, strict=True):
-            found[family][name] = value
+        for name, same in itertools.groupby(
+            zip(self.names, values, strict=True), lambda pair: pair[0]
+        ):
+            pieces = [value for _, value in same]
+            found[name[0]][name[1]] = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         return found
 
     def trained(self, names: Sequence[str]) -> tuple[int, ...]:
@@ -70,7 +80,7 @@ class Prepared:
     """A gradient that is ready to be computed for further batches of the same clients."""
 
     loss: Loss
-    variables: Tensors | None
+    variables: Vectors | None
     """None: it is not to be used again."""
     shape: Any
     context: Many
@@ -79,9 +89,9 @@ class Prepared:
     moving: list[int]
     """Places of the inputs that differ from batch to batch."""
     names: list[str]
-    run: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]
+    run: Callable[[Sequence[torch.Tensor]], Sequence[Any]]
 
-    def serves(self, loss: Loss, variables: Tensors, batch: Samples, context: Many) -> bool:
+    def serves(self, loss: Loss, variables: Vectors, batch: Samples, context: Many) -> bool:
         """Whether it computes the gradient of these arguments."""
         return (
             self.context is context
@@ -204,6 +214,15 @@ class Lift:
         self, loss: Loss, variables: Tensors, batch: Samples, context: Many
     ) -> Tensors:
         """Return the gradients (K, P) of each client's mean loss by trained variable."""
+        return {n: s[0] for n, s in self.slopes(loss, variables, batch, context).items()}
+
+    def slopes(
+        self, loss: Loss, variables: Vectors, batch: Samples, context: Many
+    ) -> dict[str, list[Any]]:
+        """Return the gradients of each client's mean loss by trained variable, in as many pieces as the variable has.
+
+        Gradients of pieces may be `Product`s.
+        """
         made = self._ready
         if made is None or not made.serves(loss, variables, batch, context):
             made = self._ready = self._prepared(loss, variables, batch, context)
@@ -211,11 +230,15 @@ class Lift:
         for place, value in zip(made.moving, _moving(batch), strict=True):
             tensors[place] = value
         found, count = made.run(tensors), len(made.names)
-        self.norms.write(variables, found[count + 1 :], batch)
+        if self.norms:
+            self.norms.write(variables, found[count + 1 :], batch)  # type: ignore[arg-type]  # in no pieces
         self._note(found[count], batch, context)
-        return dict(zip(made.names, found[:count], strict=True))
+        slopes: dict[str, list[Any]] = {}
+        for name, slope in zip(made.names, found, strict=False):
+            slopes.setdefault(name, []).append(slope)
+        return slopes
 
-    def _prepared(self, loss: Loss, variables: Tensors, batch: Samples, context: Many) -> Prepared:
+    def _prepared(self, loss: Loss, variables: Vectors, batch: Samples, context: Many) -> Prepared:
         train = context.phase.train
         inputs, scale = self._inputs(variables, batch, context), _scale(batch)
         if scale is not None:
@@ -237,7 +260,8 @@ class Lift:
 
         names = [inputs.names[i][1] for i in places]
         moving = [i for i, (family, _) in enumerate(inputs.names) if family == "batch"]
-        run = self._runner("mean", lifted, loss, inputs, context)
+        apart = places if len(set(names)) < len(names) else ()
+        run = self._runner("mean", lifted, loss, inputs, context, apart)
         kept = None if loss != self.site.trainer.loss else variables
         return Prepared(
             loss, kept, _shape(batch), context, context.phase, inputs, moving, names, run
@@ -298,7 +322,7 @@ class Lift:
         slopes, (value, more) = _vmapped(sloped, dims)(*values)
         return (*slopes, value, *more)
 
-    def _inputs(self, variables: Tensors, batch: Samples, context: Many) -> Inputs:
+    def _inputs(self, variables: Vectors, batch: Samples, context: Many) -> Inputs:
         inputs = Inputs()
         inputs.add("variables", variables)
         inputs.add("batch", {n: v for n, v in batch._asdict().items() if v is not None})
@@ -311,9 +335,20 @@ class Lift:
         return inputs
 
     def _runner(
-        self, kind: str, function: Function, loss: Loss, inputs: Inputs, context: Many
-    ) -> Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]]:
-        """Return what computes a function of the inputs: a recorded program, where there may be one."""
+        self,
+        kind: str,
+        function: Function,
+        loss: Loss,
+        inputs: Inputs,
+        context: Many,
+        apart: Sequence[int] = (),
+    ) -> Callable[[Sequence[torch.Tensor]], Sequence[Any]]:
+        """Return what computes a function of the inputs: a recorded program, where there may be one.
+
+        Args:
+            apart: places of inputs that are written before all results have been read: the first results are their
+                gradients.
+        """
         clients = len(context.jobs)
         if not self.replay or loss != self.site.trainer.loss:
             return lambda values: function(*values)
@@ -325,18 +360,18 @@ class Lift:
         )
         key = (kind, context.phase, context.ranges, plain, *inputs.key())
         if key not in self._programs:
-            self._programs[key] = self._recorded(function, inputs)
+            self._programs[key] = self._recorded(function, inputs, apart)
         program = self._programs[key]
         if program is None:
             return lambda values: function(*values)
         return program.of(clients)
 
-    def _recorded(self, function: Function, inputs: Inputs) -> Program | None:
+    def _recorded(self, function: Function, inputs: Inputs, apart: Sequence[int]) -> Program | None:
         if len(self._programs) >= PROGRAMS:
             self._programs.clear()
         self._read.clear()
         try:
-            program = record(function, inputs.tensors, inputs.batched)
+            program = record(function, inputs.tensors, inputs.batched, apart)
         except Unrepeatable:
             return None
         return None if self._read else program
@@ -363,9 +398,14 @@ class Lift:
     @staticmethod
     def _note(mean: torch.Tensor, batch: Samples, context: Many) -> None:
         """Add a batch to the sums of losses and samples of the clients (K,)."""
-        count: Any = batch.y.shape[1] if batch.valid is None else batch.valid.sum(1)
-        context.loss_sum += mean.double() * count
-        context.seen += count
+        loss_sum: Any = context.loss_sum
+        if batch.valid is None:
+            loss_sum.add_(mean, alpha=batch.y.shape[1])
+            context.seen += batch.y.shape[1]
+        else:
+            count: Any = batch.valid.sum(1)
+            loss_sum.add_(mean.double() * count)
+            context.seen += count
 
 
 def _vmapped(function: Callable[..., Any], dims: Sequence[tuple[int | None, ...]]) -> Any:

@@ -14,16 +14,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
+from fscore.builtin.executors.calls import (
+    Affine,
+    Call,
+    Ref,
+    apart,
+    aten,
+    on_short_axes,
+    plain,
+    shortened,
+)
+from fscore.builtin.executors.products import Product
+
 SIZES = (3, 5, 8)
 """Numbers of clients that a function is recorded with."""
-_RESHAPES = {aten.view.default, aten.expand.default, aten._unsafe_view.default}  # noqa: SLF001
-_TURN, _PRODUCT, _COPY = aten.transpose.int, aten.bmm.default, aten.clone.default
-
-
 _BY_SHAPE = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default,
              aten.new_ones.default, aten.new_full.default, aten.full_like.default}  # fmt: skip
 KEPT = 1 << 20
@@ -36,33 +43,6 @@ class Impure(Exception):  # noqa: N818
 
 class Unrepeatable(Exception):  # noqa: N818
     """The function does what a recording does not hold: it changes a tensor in place."""
-
-
-@frozen
-class Ref:
-    """A register that holds a tensor, or a list of tensors."""
-
-    place: int
-
-
-@frozen
-class Affine:
-    """A whole number a K + b of the number of clients K."""
-
-    a: int
-    b: int
-
-
-@frozen
-class Call:
-    """One operation, with `Ref` and `Affine` inside its arguments, and the register of its result."""
-
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: tuple[tuple[str, Any], ...]
-    out: int
-    same: bool = False
-    """Whether the result has the shape and type of the first argument."""
 
 
 # ---------------------------------------------------------------------------- recording
@@ -92,6 +72,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise Unrepeatable(f"it changes a tensor in place ({func})")
         known = self._known(args), tuple((k, self._known(v)) for k, v in (kwargs or {}).items())
         result = func(*args, **(kwargs or {}))
+        func = on_short_axes(func, args, result)
         self.calls.append(Call(func, *known, self._place(result), _alike(args, result)))
         if isinstance(result, list | tuple):
             out = Ref(self.calls[-1].out)
@@ -112,6 +93,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, list | tuple):
             return tuple(self._known(entry) for entry in value)
         return value
+
+    def shapes(self) -> dict[int, tuple[int, ...]]:
+        """Return the shapes of tensors by register."""
+        tensors = ((i, v) for i, v in enumerate(self._kept) if isinstance(v, torch.Tensor))
+        return {i: tuple(v.shape) for i, v in tensors}
 
     def refs(self, values: Sequence[torch.Tensor]) -> tuple[Ref, ...]:
         """Return the registers of tensors."""
@@ -135,12 +121,15 @@ def record(
     function: Callable[..., Sequence[torch.Tensor]],
     inputs: Sequence[torch.Tensor],
     batched: Sequence[bool],
+    apart: Sequence[int] = (),
 ) -> Program:
     """Record a function of tensors; the first axis of those that are `batched` is the clients'.
 
     Args:
         function: returns tensors; it is called once for each of `SIZES`.
         inputs: examples of what it will be called with.
+        apart: places of inputs that are written while results are still in use; the first results are gradients by
+            these, and may be `Product`s.
 
     Raises:
         Impure: the recordings differ.
@@ -160,7 +149,7 @@ def record(
         raise Impure("it does not do the same thing twice")
     calls = [_joined(same) for same in zip(*(r.calls for r in recorders), strict=True)]
     constants = dict(_constants([r.constants for r in recorders]))
-    return Program(len(inputs), calls, constants, results[0])
+    return Program(len(inputs), calls, constants, results[0], recorders[0].shapes(), tuple(apart))
 
 
 def _of_size(tensor: torch.Tensor, size: int) -> torch.Tensor:
@@ -221,115 +210,23 @@ class Program:
     inputs: int
     calls: list[Call]
     constants: dict[int, torch.Tensor]
-    results: tuple[Ref, ...]
+    results: tuple[Any, ...]
+    """Registers; of a `Product`, those of its factors."""
+    shapes: dict[int, tuple[int, ...]]
+    apart: tuple[int, ...] = ()
     _runs: dict[int, Run] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._shorten()
-        self._turn_products()
-        self._drop_unused()
+        self.calls, self.results, more = shortened(self.calls, self.results, self.shapes)
+        self.constants |= more
+        if self.apart:
+            self.calls, self.results = apart(self.calls, self.results, frozenset(self.apart))
 
     def of(self, clients: int) -> Run:
         """Return the program for a number of clients."""
         if clients not in self._runs:
             self._runs[clients] = Run(self, clients)
         return self._runs[clients]
-
-    def _shorten(self) -> None:
-        """Join equal operations, drop reshapes to the same shape, compute what depends on nothing."""
-        renamed: dict[int, int] = {}
-        made: dict[Any, int] = {}
-        kept: list[Call] = []
-        for call in self.calls:
-            call = _renamed(call, renamed)
-            key = (call.function, call.args, call.kwargs)
-            if _does_nothing(call):
-                renamed[call.out] = call.args[0].place
-            elif key in made:
-                renamed[call.out] = made[key]
-            elif not any(isinstance(v, Ref | Affine) for v in _leaves((call.args, call.kwargs))):
-                made[key] = call.out
-                self.constants[call.out] = _at(call, 0)
-            else:
-                made[key] = call.out
-                kept.append(call)
-        self.calls = kept
-        self.results = tuple(Ref(renamed.get(r.place, r.place)) for r in self.results)
-
-    def _turn_products(self) -> None:
-        """Compute what is copied out of (A' B)' as B' A: the gradient of a weight, laid out as the weight is."""
-        made = {call.out: call for call in self.calls}
-        kept: list[Call] = []
-        for call in self.calls:
-            product = _turned_product(call, made)
-            if product is None:
-                kept.append(call)
-                continue
-            left, right = product.args
-            turned = Call(_TURN, (right, 1, 2), (), -1 - call.out)
-            kept += [turned, Call(_PRODUCT, (Ref(turned.out), left), (), call.out)]
-        self.calls = kept
-
-    def _drop_unused(self) -> None:
-        used = {r.place for r in self.results}
-        kept: list[Call] = []
-        for call in reversed(self.calls):
-            if call.out in used:
-                kept.append(call)
-                used |= {v.place for v in _leaves((call.args, call.kwargs)) if isinstance(v, Ref)}
-        self.calls = kept[::-1]
-
-
-def _does_nothing(call: Call) -> bool:
-    """Whether the result has the values of the first argument, and nobody can tell them apart."""
-    if call.function is aten.detach.default:
-        return True
-    one = call.function is aten.mul.Scalar and call.args[1] == 1
-    return call.same and (one or call.function in _RESHAPES)
-
-
-def _turned_product(call: Call, made: dict[int, Call]) -> Call | None:
-    """Return A, B (as the arguments of a call) where a call copies the transpose of bmm(transpose(A), B)."""
-    chain = [call]
-    for function in (_COPY, _TURN, _PRODUCT, _TURN):
-        found = chain[-1]
-        if found.function is not function or (function is _TURN and set(found.args[1:]) != {1, 2}):
-            return None
-        chain.append(made.get(found.args[0].place, _NONE))
-    product, turned = chain[2], chain[3]
-    return Call(_PRODUCT, (turned.args[0], product.args[1]), (), call.out)
-
-
-_NONE = Call(None, (Ref(-1),), (), -1)
-
-
-def _renamed(call: Call, names: dict[int, int]) -> Call:
-    def change(value: Any) -> Any:
-        if isinstance(value, Ref):
-            return Ref(names.get(value.place, value.place))
-        return tuple(map(change, value)) if isinstance(value, tuple) else value
-
-    return evolve(call, args=change(call.args), kwargs=change(call.kwargs))
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, tuple):
-        for entry in value:
-            yield from _leaves(entry)
-    else:
-        yield value
-
-
-def _plain(value: Any, clients: int) -> Any:
-    """Return an argument for a number of clients; tuples become lists."""
-    if isinstance(value, Affine):
-        return value.a * clients + value.b
-    return [_plain(v, clients) for v in value] if isinstance(value, tuple) else value
-
-
-def _at(call: Call, clients: int) -> Any:
-    kwargs = {name: _plain(value, clients) for name, value in call.kwargs}
-    return call.function(*(_plain(arg, clients) for arg in call.args), **kwargs)
 
 
 class Run:
@@ -350,7 +247,10 @@ class Run:
         self._settled = False
         for call in program.calls:
             self._add(call, clients)
-        self._results = [self._index[ref.place] for ref in program.results]
+        self._results = [
+            self._pair(result) if isinstance(result, tuple) else self._index[result.place]
+            for result in program.results
+        ]
         self._frees = self._last_uses()
         self._inputs = program.inputs
 
@@ -390,12 +290,19 @@ class Run:
                 buffer = torch.empty_like(registers[out])
                 self._steps[i] = partial(aten.cat.out, out=buffer), operands, out
 
+    def _pair(self, factors: tuple[Ref, Ref]) -> int:
+        """Add a product that is left to whoever asks for it."""
+        self._steps.append(
+            (Product, [self._index[ref.place] for ref in factors], out := self._new())
+        )
+        return out
+
     def _new(self, value: Any = None) -> int:
         self._registers.append(value)
         return len(self._registers) - 1
 
     def _add(self, call: Call, clients: int) -> None:
-        function, kwargs = call.function, {n: _plain(v, clients) for n, v in call.kwargs}
+        function, kwargs = call.function, {n: plain(v, clients) for n, v in call.kwargs}
         if kwargs:
             function = partial(function, **kwargs)
         operands = [self._operand(arg, clients) for arg in call.args]
@@ -414,7 +321,7 @@ class Run:
             out = self._new()
             self._steps.append((_pack, packed, out))
             return out
-        self._fixed.add(place := self._new(_plain(arg, clients)))
+        self._fixed.add(place := self._new(plain(arg, clients)))
         return place
 
     def _last_uses(self) -> list[list[int]]:
