@@ -219,15 +219,16 @@ class Opener:
     def job(self, task: Task, part: str = "train", factor: float = 1.0) -> Job:
         """Make a task ready for an executor."""
         course = self.course
-        return Job(
-            task=evolve(task, memo={}) if task.memo else task,
-            sent=course.sent(task),
-            announced=course.announced(task.version),
-            row=course.store.get(task.client) if course.site.rows else {},
-            inputs=tuple([self.outputs[i.task].values for i in task.inputs]),
-            prepared={} if task.kind == "evaluate" else course.site.upload.prepare(task),
-            factor=factor,
-            part=part,
+        site = course.site
+        return Job(  # by position: by keyword it takes twice as long
+            evolve(task, memo={}) if task.memo else task,
+            course.sent(task),
+            course.announced(task.version),
+            course.store.get(task.client) if site.rows else {},
+            tuple([self.outputs[i.task].values for i in task.inputs]) if task.inputs else (),
+            {} if task.kind == "evaluate" else site.upload.prepare(task),
+            factor,
+            part,
         )
 
     def dump(self) -> dict[str, Any]:

@@ -399,6 +399,12 @@ def _cohorts(count: int) -> str:
     return "a cohort" if count == 1 else f"{count} cohorts in a row"
 
 
+def _possible(task: Task, seconds: float) -> None:
+    """Refuse times that no client can take."""
+    if not 0 <= seconds < math.inf:
+        raise CourseError(f"devices: client {task.client} would compute for {seconds} s")
+
+
 @define(eq=False, slots=False)
 class RoundsClients(Participant):
     """All clients of a course in rounds."""
@@ -410,14 +416,17 @@ class RoundsClients(Participant):
     @handles(TaskDown, emits=(Computed, TaskLost), bundled=True)
     def train(self, events: Bundle) -> None:
         """Begin to work, and find out whether the clients stay until they are done."""
-        course, begun = self.course, self.options.begun
+        course, begun, now = self.course, self.options.begun, self.course.loop.now
+        flies, alike = course.book.flies, course.devices.alike
         staying: dict[float, tuple[list[Deferred], list[int]]] = {}
         for task in events["task"]:
-            if not course.book.flies(task.id) or task.id in begun:
+            if not flies(task.id) or task.id in begun:
                 continue
             result = course.work(task)
-            begun[task.id] = course.loop.now
-            if self._stays(task, result.seconds):
+            begun[task.id] = now
+            if result.seconds not in staying:
+                _possible(task, result.seconds)
+            if alike or self._stays(task, result.seconds):
                 results, clients = staying.setdefault(result.seconds, ([], []))
                 results.append(result)
                 clients.append(task.client)
@@ -427,10 +436,6 @@ class RoundsClients(Participant):
     def _stays(self, task: Task, seconds: float) -> bool:
         """Return whether a client computes to the end; if not, say when its task is lost."""
         course, now = self.course, self.course.loop.now
-        if not 0 <= seconds < math.inf:
-            raise CourseError(f"devices: client {task.client} would compute for {seconds} s")
-        if course.devices.alike:
-            return True
         rng = LazyGenerator(course.streams, "leaving", task.client, task.id)
         gone = course.devices.leaves(task, now, now + seconds, rng)
         if gone:
