@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -15,7 +16,11 @@ from fscore.component import between, option
 if TYPE_CHECKING:
     import numpy as np
 
+    from fscore.course import Course
 
+
+KEPT = 1 << 16
+"""Speeds that are kept; others are drawn again."""
 SPREAD = between(0, 20)
 """Of logarithms: exp(20) is half a milliard."""
 
@@ -85,15 +90,19 @@ class LogNormal(Timed):
         0.5, doc="Spread of the logarithm of bandwidth.", validator=SPREAD
     )
 
+    def bind(self, course: Course) -> None:
+        super().bind(course)
+        self._own = lru_cache(KEPT)(lambda name, client: normal(self.streams, name, client))
+
     def milliseconds(self, client: int, rng: np.random.Generator) -> float:
-        speed = math.exp(self.sigma * normal(self.streams, "speed", client))
+        speed = math.exp(self.sigma * self._own("speed", client))
         factor = math.exp(self.jitter * rng.standard_normal()) if self.jitter else 1.0
         return self.compute * speed * factor
 
     def kbits(self, client: int) -> float | None:
         if self.bandwidth is None:
             return None
-        factor = math.exp(self.bandwidth_sigma * normal(self.streams, "bandwidth", client))
+        factor = math.exp(self.bandwidth_sigma * self._own("bandwidth", client))
         return self.bandwidth * factor
 
 
