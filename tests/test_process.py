@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import signal
 import weakref
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import define
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fscore.builtin.executors.process import Failure, Region, Writer, answer
-from fscore.builtin.executors.shared import replaced
+from fscore.builtin.executors.shared import packed, replaced, unpacked
 from fscore.builtin.record.directory import comparable
 from fscore.builtin.trainers import SGD
 from fscore.component import Component, option
@@ -202,13 +205,16 @@ class Refusing:
         raise self.error
 
 
+NOTHING = (packed(()), False, False)
+
+
 def test_a_worker_answers_with_the_error_of_its_lane():
-    found = answer(Refusing(DataError("data: client 3 has NaN")), Batch((), sum=False), [])
+    found = answer(Refusing(DataError("data: client 3 has NaN")), NOTHING, [])
     assert found == Failure("DataError", "data: client 3 has NaN")
 
 
 def test_a_worker_answers_with_the_traceback_of_a_defect():
-    found = answer(Refusing(KeyError("model")), Batch((), sum=False), [])
+    found = answer(Refusing(KeyError("model")), NOTHING, [])
     assert (found.name, found.text.splitlines()[-1]) == ("", "KeyError: 'model'")
 
 
@@ -244,11 +250,50 @@ def test_a_region_grows_and_keeps_what_was_written():
 def test_what_all_clients_received_stays_one_table_on_its_way_to_a_worker():
     """Else a worker stacks copies, and adds in another order than one process does."""
     sent = {"model": torch.ones(2)}
-    batch = Batch(tuple(Job(Task(i, i, 0), sent) for i in range(3)), sum=True)
-    there = replaced(batch, torch.Tensor, lambda tensor: tensor.tolist())
+    jobs = [Job(Task(i, 7 * i, 0), sent, factor=i / 3, row={}) for i in range(3)]
+    there = unpacked(replaced(packed(jobs), torch.Tensor, lambda tensor: tensor.tolist()))
 
-    assert there.jobs[0].sent == {"model": [1.0, 1.0]}
-    assert all(job.sent is there.jobs[0].sent for job in there.jobs)
+    assert there[0].sent == {"model": [1.0, 1.0]}
+    assert all(job.sent is there[0].sent for job in there)
+    assert [job.task for job in there] == [job.task for job in jobs]
+    assert [job.factor for job in there] == [0.0, 1 / 3, 2 / 3]
+    assert len({id(job.row) for job in there}) == 3
+
+
+JOBS = st.builds(
+    Job,
+    task=st.builds(
+        Task,
+        st.integers(),
+        st.integers(),
+        st.sampled_from([0, 1, True]),
+        hparams=st.sampled_from([{}, {"trainer.lr": 1}, {"trainer.lr": 1.0}]),
+        issued_at=st.floats(allow_nan=False),
+    ),
+    sent=st.sampled_from([{"model": [1]}, {"model": [2]}]),
+    row=st.sampled_from([{}, {"own": [3]}]),
+    prepared=st.sampled_from([{}, {0: "mask"}]),
+    factor=st.sampled_from([1.0, 1, 0.5]),
+    upto=st.sampled_from([None, 15.0]),
+)
+
+
+@given(st.lists(JOBS, max_size=5))
+def test_jobs_come_out_as_they_were_packed(jobs):
+    assert repr(unpacked(packed(jobs))) == repr(jobs)  # equal, and of the same types
+
+
+def test_a_batch_is_described_in_little_whatever_its_number_of_clients():
+    sent = {"model": torch.ones(2)}
+    sizes = [
+        len(
+            pickle.dumps(
+                replaced(packed([Job(Task(i, i, 0), sent) for i in range(n)]), torch.Tensor, str)
+            )
+        )
+        for n in (10, 110)
+    ]
+    assert sizes[1] - sizes[0] < 100 * 16
 
 
 def test_courses_that_are_over_are_gone_before_workers_are_forked():

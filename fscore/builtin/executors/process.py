@@ -18,7 +18,7 @@ from attrs import define, evolve, field, frozen
 
 from fscore.builtin.executors.base import OneByOne
 from fscore.builtin.executors.cohort import CohortExecutor
-from fscore.builtin.executors.shared import Ref, Region, Writer, replaced
+from fscore.builtin.executors.shared import Ref, Region, Writer, packed, replaced, unpacked
 from fscore.component import ge, gt, option
 from fscore.errors import CourseError, FscoreError
 from fscore.kinds.executor import Executor
@@ -125,25 +125,25 @@ def serve(
     torch.set_num_threads(1)
     lane = make(site)
     with contextlib.suppress(EOFError, OSError):
-        while (batch := _next(pipe, parent)) is not None:
-            pipe.send(answer(lane, batch, regions))
+        while (described := _next(pipe, parent)) is not None:
+            pipe.send(answer(lane, described, regions))
 
 
-def _next(pipe: Connection, parent: int) -> Batch | None:
+def _next(pipe: Connection, parent: int) -> Any:
     while not pipe.poll(1.0):
         if os.getppid() != parent:
             return None
-    batch: Batch | None = pipe.recv()
-    return batch
+    return pipe.recv()
 
 
-def answer(lane: Any, batch: Batch, regions: Sequence[Region]) -> Any:
-    """Return the output of a batch with its tensors in shared memory, or its failure."""
+def answer(lane: Any, described: Any, regions: Sequence[Region]) -> Any:
+    """Return the output of a batch, as `described` by its parent, or its failure; tensors lie in shared memory."""
     import torch
 
     try:
-        done = lane.batch(replaced(batch, Ref, lambda ref: regions[ref.region].tensor(ref)))
-        return replaced(done, torch.Tensor, Writer(regions[-1]))
+        jobs, *rest = replaced(described, Ref, lambda ref: regions[ref.region].tensor(ref))
+        done = lane.batch(Batch(tuple(unpacked(jobs)), *rest))
+        return replaced((packed(done.outputs), done.sums), torch.Tensor, Writer(regions[-1]))
     except FscoreError as error:
         return Failure(type(error).__name__, str(error))
     except Exception:
@@ -169,7 +169,8 @@ class Worker:
         import torch
 
         self.batch = number
-        described = replaced(batch, torch.Tensor, Writer(self.inbox, dict(known)))
+        columns = packed(batch.jobs), batch.sum, batch.wire
+        described = replaced(columns, torch.Tensor, Writer(self.inbox, dict(known)))
         with contextlib.suppress(OSError):  # it is dead, which its sentinel tells
             self.pipe.send(described)
 
@@ -179,7 +180,10 @@ class Worker:
             found = self.pipe.recv() if self.pipe.poll() else None
         except (EOFError, OSError):
             return None
-        return replaced(found, Ref, lambda ref: self.outbox.tensor(ref).clone())
+        if found is None or isinstance(found, Failure):
+            return found
+        outputs, sums = replaced(found, Ref, lambda ref: self.outbox.tensor(ref).clone())
+        return BatchOutput(tuple(unpacked(outputs)), sums)
 
     def end(self) -> str:
         """Make sure that it is gone and return what ended it."""

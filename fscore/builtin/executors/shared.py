@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,10 +18,38 @@ if TYPE_CHECKING:
     import torch
 
 ALIGNMENT = 64
-PLAIN = frozenset({int, float, bool, str, type(None), Task})
+PLAIN = frozenset({int, float, bool, str, type(None)})
 """Types that hold no tensor."""
+TABLES = {cls.__name__: cls for cls in (Job, Output, Slice, Task)}
+"""Classes whose objects come in numbers."""
+
+
+@frozen
+class Same:
+    """One value for all."""
+
+    count: int
+    value: Any
+
+
+@frozen
+class Plain:
+    """Values that hold no tensor, all of one type."""
+
+    values: list[Any]
+
+
+@frozen
+class Table:
+    """Objects of one class, field by field."""
+
+    name: str
+    columns: tuple[Any, ...]
+
+
 FIELDS = {
-    cls: tuple(a.name for a in attrs.fields(cls)) for cls in (Batch, BatchOutput, Job, Output, Slice)
+    cls: tuple(a.name for a in attrs.fields(cls))
+    for cls in (Batch, BatchOutput, Same, Table, *TABLES.values())
 }
 
 
@@ -95,6 +124,39 @@ class Writer:
             self._end += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
             self.known[id(tensor)] = ref
         return self.known[id(tensor)]
+
+
+def packed(values: Sequence[Any]) -> Any:
+    """Return values by columns: few objects, whatever the number of clients."""
+    if not values:
+        return Plain([])
+    first = values[0]
+    if all(value is first for value in values):
+        return Same(len(values), first)
+    kind = type(first)
+    if all(type(value) is kind for value in values):
+        if kind in PLAIN:
+            return Plain(list(values))
+        if kind is dict and not any(values):
+            return Same(len(values), {})
+        if kind.__name__ in TABLES:
+            columns = (list(map(attrgetter(name), values)) for name in FIELDS[kind])
+            return Table(kind.__name__, tuple(map(packed, columns)))
+    return list(values)
+
+
+def unpacked(column: Any) -> list[Any]:
+    """Return the values of a column; one value for all is one object, unless it is an empty dict."""
+    if isinstance(column, Same):
+        if type(column.value) is dict and not column.value:
+            return [{} for _ in range(column.count)]
+        return [column.value] * column.count
+    if isinstance(column, Plain):
+        return column.values
+    if isinstance(column, Table):
+        return list(map(TABLES[column.name], *map(unpacked, column.columns)))
+    values: list[Any] = column
+    return values
 
 
 def replaced(value: Any, leaf: type, change: Callable[[Any], Any]) -> Any:
