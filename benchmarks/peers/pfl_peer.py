@@ -18,7 +18,7 @@ from pfl.data.sampling import get_user_sampler
 from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Weighted
 from pfl.model.pytorch import PyTorchModel
-from workloads import WORKLOADS, Clock, clients, model
+from workloads import WORKLOADS, Clock, clients, model, silent
 
 
 class Wrapped(torch.nn.Module):
@@ -63,21 +63,22 @@ def main(name: str) -> None:
         get_user_sampler("minimize_reuse", users),
     )
     clock = Clock()
-    FederatedAveraging().run(
-        NNAlgorithmParams(
-            central_num_iterations=work.rounds + 2,
-            evaluation_frequency=10_000,
-            train_cohort_size=work.cohort,
-            val_cohort_size=0,
-        ),
-        SimulatedBackend(dataset, dataset),
-        pfl_model,
-        NNTrainHyperParams(
-            local_num_epochs=1, local_learning_rate=work.lr, local_batch_size=work.batch_size
-        ),
-        NNEvalHyperParams(local_batch_size=None),
-        callbacks=[Rounds(clock)],
-    )
+    with silent():
+        FederatedAveraging().run(
+            NNAlgorithmParams(
+                central_num_iterations=work.rounds + 2,
+                evaluation_frequency=10_000,
+                train_cohort_size=work.cohort,
+                val_cohort_size=0,
+            ),
+            SimulatedBackend(dataset, dataset),
+            pfl_model,
+            NNTrainHyperParams(
+                local_num_epochs=1, local_learning_rate=work.lr, local_batch_size=work.batch_size
+            ),
+            NNEvalHyperParams(local_batch_size=None),
+            callbacks=[Rounds(clock)],
+        )
     if os.environ.get("RANK", "0") == "0":
         clock.report(work.cohort)
 

@@ -15,12 +15,22 @@ import statistics
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).parent
 VENV = HERE / ".venv"
-PEERS = {"pfl": "pfl", "flower": "flwr[simulation]"}
-"""Peers and what pip calls them."""
+PEERS = {
+    "pfl": ("pfl", [["pfl"]]),
+    "fedlab": (
+        "fedlab_peer",
+        [["--no-deps", "fedlab==1.3.0"], ["nvidia-ml-py", "pandas", "scikit-learn", "tqdm"]],
+    ),
+    "flower": ("flwr, ray", [["flwr[simulation]"]]),
+}
+"""Peers: what has to be importable, and what pip is asked for, one call after another."""
+PINNED = ("torch", "numpy")
+"""Packages of this environment that no peer may bring in another version."""
 DISTRIBUTED = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -31,21 +41,23 @@ def installed(peer: str) -> str:
         subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
         site = Path(sysconfig.get_path("purelib", vars={"base": str(VENV)}))
         (site / "host.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    module = "pfl" if peer == "pfl" else "flwr"
-    if (
-        subprocess.run(
-            [str(python), "-c", f"import {module}"], check=False, capture_output=True
-        ).returncode
-        == 0
-    ):
+    modules, wanted = PEERS[peer]
+    probe = [str(python), "-c", f"import {modules}"]
+    if not problem_of(probe):
         return ""
-    done = subprocess.run(
-        [str(python), "-m", "pip", "install", "--quiet", PEERS[peer]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return "" if done.returncode == 0 else done.stderr.strip().splitlines()[-1]
+    constraints = VENV / "constraints.txt"
+    constraints.write_text("".join(f"{name}=={version(name)}\n" for name in PINNED))
+    pip = [str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)]
+    commands = [[*pip, *words] for words in wanted]
+    return next((problem for words in [*commands, probe] if (problem := problem_of(words))), "")
+
+
+def problem_of(command: list[str]) -> str:
+    """Run a command; return the last line of its complaint if it fails, or nothing."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
 
 
 def contenders(flower: bool) -> dict[str, list[str]]:
@@ -56,17 +68,20 @@ def contenders(flower: bool) -> dict[str, list[str]]:
         "fscore auto, 1 core": [ours, str(HERE / "ours.py"), "{}", "one"],
         "fscore, 2 cores": [ours, str(HERE / "ours.py"), "{}", "two"],
     }
-    for peer, module in (("pfl", "pfl_peer.py"), ("flower", "flower_peer.py")):
+    peers: dict[str, dict[str, list[str]]] = {
+        "pfl": {"pfl, 1 core": [], "pfl, 2 cores": DISTRIBUTED},
+        "fedlab": {"fedlab, 1 core": []},
+        "flower": {"flower on ray, 2 actors": []},
+    }
+    for peer, rows in peers.items():
         if peer == "flower" and not flower:
             continue
         problem = installed(peer)
         if problem:
             print(f"{peer} does not install here: {problem}")
-        elif peer == "pfl":
-            found["pfl, 1 core"] = [theirs, str(HERE / module), "{}"]
-            found["pfl, 2 cores"] = [theirs, *DISTRIBUTED, str(HERE / module), "{}"]
-        else:
-            found["flower on ray, 2 actors"] = [theirs, str(HERE / module), "{}"]
+            continue
+        script = str(HERE / f"{peer}_peer.py")
+        found |= {row: [theirs, *words, script, "{}"] for row, words in rows.items()}
     return found
 
 

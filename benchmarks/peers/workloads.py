@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
+import logging
 import resource
 import statistics
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -68,8 +73,9 @@ def _cifar() -> nn.Module:
     )  # fmt: skip
 
 
+@functools.cache
 def clients(name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return x and y of every client."""
+    """Return x and y of every client, made once per process."""
     work = WORKLOADS[name]
     generator = torch.Generator().manual_seed(3)
     found = []
@@ -79,6 +85,17 @@ def clients(name: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
         y[0] = work.classes - 1
         found.append((x, y))
     return found
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Drop what a peer prints and logs below errors, so that its numbers are all that it writes."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class Clock:
