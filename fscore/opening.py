@@ -328,17 +328,13 @@ def _add(sums: Tensors, more: Tensors) -> None:
 def _opened(
     cohort: Cohort, outputs: Sequence[Output], factors: Sequence[float], sums: Tensors
 ) -> Opened:
-    pairs = list(zip(cohort.tasks, outputs, strict=True))
-    whole = [i for i, (_, output) in enumerate(pairs) if not output.error]
-    kept = without(cohort, {task.id for task, output in pairs if output.error})
+    pairs = zip(cohort.tasks, outputs, strict=True)
     failed = tuple((task, output.error) for task, output in pairs if output.error)
-    return Opened(
-        kept,
-        tuple(outputs[i] for i in whole),
-        failed,
-        tuple(factors[i] for i in whole),
-        sums,
-    )
+    if failed:
+        whole = [i for i, output in enumerate(outputs) if not output.error]
+        outputs, factors = [outputs[i] for i in whole], [factors[i] for i in whole]
+        cohort = without(cohort, {task.id for task, _ in failed})
+    return Opened(cohort, tuple(outputs), failed, tuple(factors), sums)
 
 
 def without(cohort: Cohort, lost: Collection[int]) -> Cohort:
