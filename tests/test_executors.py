@@ -334,7 +334,7 @@ def test_steps_are_padded_by_a_third_at_most():
 
 
 def test_clients_of_like_width_are_grouped_and_none_is_lost():
-    groups = alike([10, 1, 10, 3, 80, 9, 10, 75], least=2)
+    groups = alike(np.array([10, 1, 10, 3, 80, 9, 10, 75]), least=2)
     assert groups == [[4, 7], [0, 2, 6, 5], [3, 1]]
 
 

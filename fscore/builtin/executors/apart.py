@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +13,7 @@ from fscore.params import Tensors
 if TYPE_CHECKING:
     from fscore.builtin.executors.lift import Lift
     from fscore.builtin.executors.many import Many
+    from fscore.params import ParamSpace
     from fscore.site import Site
 
 
@@ -21,29 +21,13 @@ class Apart:
     """The vectors (K, P) that a phase trains, as one contiguous piece (K, size) for each tensor of the model."""
 
     def __init__(
-        self,
-        site: Site,
-        lift: Lift,
-        variables: Tensors,
-        train: Sequence[str],
-        buffers: Buffers,
+        self, site: Site, lift: Lift, variables: Tensors, pieces: dict[str, list[torch.Tensor]]
     ) -> None:
         self._trainer, self._lift, self._variables = site.trainer, lift, variables
-        self._pieces: dict[str, list[torch.Tensor]] = {}
-        self._memory: dict[str, list[Tensors]] = {}
-        for name in train:
-            self._pieces[name] = [
-                self._copied(variables[name][:, e.start : e.stop], f"{name}.{e.start}", buffers)
-                for e in site.space.entries
-            ]
-            self._memory[name] = [{} for _ in site.space.entries]
-        self._now: dict[str, Any] = {**variables, **self._pieces}
-        self._active = len(next(iter(self._pieces.values()))[0])
-
-    @staticmethod
-    def _copied(values: torch.Tensor, name: str, buffers: Buffers) -> torch.Tensor:
-        flat = buffers(name, values, values.numel())[: values.numel()]
-        return flat.view(values.shape).copy_(values)
+        self._pieces = pieces
+        self._memory: dict[str, list[Tensors]] = {n: [{} for _ in own] for n, own in pieces.items()}
+        self._now: dict[str, Any] = {**variables, **pieces}
+        self._active = len(next(iter(pieces.values()))[0])
 
     def step(self, batch: Samples, context: Many) -> None:
         """Step each tensor of the clients that are active with its own gradient."""
@@ -71,3 +55,15 @@ class Apart:
         """Write the pieces back into the vectors."""
         for name, pieces in self._pieces.items():
             torch.cat(pieces, 1, out=self._variables[name])
+
+
+def pieces_of(
+    values: torch.Tensor, space: ParamSpace, name: str, buffers: Buffers
+) -> list[torch.Tensor]:
+    """Copy vectors (K, P) into one piece (K, size) for each tensor of the model, in memory that is used again."""
+    pieces = []
+    for entry in space.entries:
+        part = values[:, entry.start : entry.stop]
+        flat = buffers(f"{name}.{entry.start}", values, part.numel())[: part.numel()]
+        pieces.append(flat.view(part.shape).copy_(part))
+    return pieces

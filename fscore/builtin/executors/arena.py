@@ -78,9 +78,10 @@ class InPlace:
 
     site: Site
     limit: int
-    _kept: dict[Key, Samples] = field(factory=dict, init=False)
-    _where: dict[Key, tuple[int, int, int]] = field(factory=dict, init=False)
-    """Addresses of x and y, and the number of samples."""
+    _kept: list[Samples] = field(factory=list, init=False)
+    _places: dict[Key, int] = field(factory=dict, init=False)
+    _where: np.ndarray[Any, np.dtype[np.int64]] = field(init=False)
+    """(kept, 3): addresses of x and y, and the number of samples; longer than what is kept."""
     _bytes: int = field(default=0, init=False)
     _x: Span = field(init=False)
     _y: Span = field(init=False)
@@ -91,32 +92,36 @@ class InPlace:
         Raises:
             NotLifted: clients have samples of different shapes.
         """
-        if any(key not in self._where for key in wanted):
-            self._find(list(dict.fromkeys(wanted)))
-        where = self._where
-        x, y, counts = np.array([where[key] for key in wanted], dtype=np.int64).T
-        kept = tuple(self._kept[key] for key in wanted)
-        return Data(self._x.rows(x, counts), self._y.rows(y, counts), counts, kept)
+        try:
+            places = [self._places[key] for key in wanted]
+        except KeyError:
+            self._find(wanted)
+            places = [self._places[key] for key in wanted]
+        x, y, counts = self._where[places].T
+        return Data(self._x.rows(x, counts), self._y.rows(y, counts), counts, self._kept)
 
     def _find(self, wanted: Sequence[Key]) -> None:
-        if self._bytes > self.limit:
-            self._kept.clear()
-            self._where.clear()
-            self._bytes = 0
+        if self._bytes > self.limit:  # whoever still reads has the list of what is kept
+            self._kept, self._places, self._bytes = [], {}, 0
         for key in wanted:
-            if key not in self._where:
+            if key not in self._places:
                 self._keep(key, self.site.data(*key))
 
     def _keep(self, key: Key, samples: Samples) -> None:
-        if not self._bytes:
+        place = len(self._kept)
+        if not place:
             self._x, self._y = (Span(v.dtype, tuple(v.shape[1:])) for v in samples[:2])
+            self._where = np.empty((64, 3), dtype=np.int64)
         x, y = (
             _plain(v, span.dtype) for v, span in zip(samples[:2], (self._x, self._y), strict=True)
         )
         if x.shape[1:] != self._x.shape or y.shape[1:] != self._y.shape:
             raise NotLifted("clients have samples of different shapes")
-        self._kept[key] = Samples(x, y)
-        self._where[key] = x.data_ptr(), y.data_ptr(), y.shape[0]
+        if place == len(self._where):
+            self._where = np.concatenate([self._where, np.empty_like(self._where)])
+        self._kept.append(Samples(x, y))
+        self._where[place] = x.data_ptr(), y.data_ptr(), y.shape[0]
+        self._places[key] = place
         self._bytes += x.nbytes + y.nbytes
 
 

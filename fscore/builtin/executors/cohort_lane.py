@@ -7,19 +7,19 @@ shorter than the step's width are masked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from attrs import define, evolve, field
 
-from fscore.builtin.executors.apart import Apart
+from fscore.builtin.executors.apart import Apart, pieces_of
 from fscore.builtin.executors.arena import Arena, InPlace, store
 from fscore.builtin.executors.feed import Buffers, Data, Feed, Rows, whole
 from fscore.builtin.executors.lane import Lane, expanded
 from fscore.builtin.executors.lift import Lift
-from fscore.builtin.executors.many import Many, many
+from fscore.builtin.executors.many import Many, many, shared
 from fscore.builtin.executors.orders import Steps, alike, joined, passes, within
 from fscore.builtin.executors.total import Sender, Total, Trained
 from fscore.context import Passes, Phase
@@ -101,48 +101,65 @@ class CohortLane(Lane):
 
     def _together(self, batch: Batch) -> BatchOutput:
         total = Total(self.site.upload, batch)
-        alone = {i for i, job in enumerate(batch.jobs) if self._confined(job.task.client)}
-        for place in sorted(alone):
-            total.add_one(place, checked(self.job(batch.jobs[place], wire=batch.wire)))
-        rest = [i for i in range(len(batch.jobs)) if i not in alone]
-        if rest:
-            jobs = [batch.jobs[i] for i in rest]
-            data = self._data([(job, job.part) for job in jobs])
-            for group in alike(self._widths(jobs, data.count)):
-                some = [jobs[i] for i in group]
-                places = [rest[i] for i in group]
-                total.add(self._train_many(some, places, data.of(group), wire=batch.wire))
+        jobs = batch.jobs
+        places: Sequence[int] = range(len(jobs))
+        alone = self._confined(jobs)
+        for place in alone:
+            total.add_one(place, checked(self.job(jobs[place], wire=batch.wire)))
+        if alone:
+            places = [place for place in places if place not in alone]
+            jobs = tuple(jobs[place] for place in places)
+        if not jobs:
+            return total.output()
+        data = self._data(jobs, [job.part for job in jobs])
+        groups = alike(self._widths(jobs, data.count))
+        if len(groups) == 1:
+            total.add(self._train_many(jobs, places, data, wire=batch.wire))
+            return total.output()
+        for group in groups:
+            some, there = [jobs[i] for i in group], [places[i] for i in group]
+            total.add(self._train_many(some, there, data.of(group), wire=batch.wire))
         return total.output()
 
-    def _confined(self, client: int) -> bool:
-        """Whether an attack moves a client's variables while it trains."""
-        return any(
-            client in controlled and type(attack).confine is not Attack.confine
-            for attack, controlled in self.site.attacks
-        )
+    def _confined(self, jobs: Sequence[Job]) -> list[int]:
+        """Return the places of clients whose variables an attack moves while they train."""
+        confined: set[int] = set()
+        for attack, controlled in self.site.attacks:
+            if type(attack).confine is not Attack.confine:
+                confined |= controlled
+        return [i for i, job in enumerate(jobs) if job.task.client in confined] if confined else []
 
-    def _data(self, wanted: Sequence[tuple[Job, str]]) -> Data:
-        clients = {job.task.client for job, _ in wanted}
-        if any(clients & controlled for _, controlled in self.site.attacks):
-            parts = [self._context(evolve(job, part=part)).data for job, part in wanted]
-            counts = np.array([len(part.y) for part in parts], dtype=np.int64)
-            x, y = (torch.cat([p[i] for p in parts]).to(self.device) for i in (0, 1))  # type: ignore[misc]
+    def _data(self, jobs: Sequence[Job], parts: Sequence[str]) -> Data:
+        clients = [job.task.client for job in jobs]
+        if any(not controlled.isdisjoint(clients) for _, controlled in self.site.attacks):
+            own = [
+                self._context(evolve(job, part=part)).data
+                for job, part in zip(jobs, parts, strict=True)
+            ]
+            counts = np.array([len(part.y) for part in own], dtype=np.int64)
+            x, y = (torch.cat([p[i] for p in own]).to(self.device) for i in (0, 1))  # type: ignore[misc]
             first = np.cumsum(counts) - counts
             return Data(Rows.of(x, first), Rows.of(y, first), counts)
-        return self.store.data([(job.task.client, part) for job, part in wanted])
+        return self.store.data(list(zip(clients, parts, strict=True)))
 
-    def _widths(self, jobs: Sequence[Job], counts: np.ndarray[Any, Any]) -> list[int]:
+    def _widths(self, jobs: Sequence[Job], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return how many samples a client's steps have at most, as far as options say it."""
-        sizes = [int(self.site.options(job.task).get("batch_size") or 0) for job in jobs]
-        return [min(size, n) if size else n for size, n in zip(sizes, counts.tolist(), strict=True)]
+        if any(job.task.hparams for job in jobs):
+            sizes = np.array([int(self._options(job).get("batch_size") or 0) for job in jobs])
+        else:
+            sizes = np.array(int(self._options(jobs[0]).get("batch_size") or 0))
+        return np.where(sizes > 0, np.minimum(sizes, counts), counts)
+
+    def _options(self, job: Job) -> Mapping[str, Any]:
+        return self.site.options(job.task)
 
     # ------------------------------------------------------------------------ training
 
     def _train_many(
-        self, jobs: Sequence[Job], places: list[int], data: Data, *, wire: bool
+        self, jobs: Sequence[Job], places: Sequence[int], data: Data, *, wire: bool
     ) -> Trained:
         work = self._begin(jobs, places, data)
-        work.variables = self._buffered(self.site.trainer.start(work.context))
+        work.variables = self.site.trainer.start(work.context)
         self._train_phases(self.site.trainer.phases(work.context), work)
         context = work.context
         if self._sums_up:
@@ -156,13 +173,13 @@ class CohortLane(Lane):
         values, single, rows, wired = sender.send({**groups, "metrics": metrics}, rows, wire=wire)
         return Trained(work.places, values if single is None else single, rows, wired)
 
-    def _begin(self, jobs: Sequence[Job], places: list[int], data: Data) -> Work:
+    def _begin(self, jobs: Sequence[Job], places: Sequence[int], data: Data) -> Work:
         counts = data.count.tolist()
         context = many(self.site, jobs, counts, self._first, **self.lift.callables())
         if self._surveys:
             trained = data
             if jobs[0].part != "train":
-                trained = self._data([(job, "train") for job in jobs])
+                trained = self._data(jobs, ["train"] * len(jobs))
             survey = self.site.trainer.survey
             context.measured = self.lift.measure(
                 lambda _, samples, one: survey(samples, one),
@@ -185,8 +202,9 @@ class CohortLane(Lane):
                 work.reorder(order)
                 steps = steps.reordered(order)
             work.context.steps = number(work.taken, self.device)
-            self._phase(steps, work.data, work.variables, work.context)
+            self._phase(steps, work)
             work.taken, work.drawn = work.taken + steps.taken, work.drawn + steps.drawn
+        self._own(work)
         taken = torch.tensor(work.taken, dtype=torch.float32, device=self.device)
         work.context.steps = taken[:, None]
 
@@ -224,12 +242,12 @@ class CohortLane(Lane):
             after[k] = one.passes
         return joined(orders, after - drawn)
 
-    def _phase(self, steps: Steps, data: Data, variables: Tensors, context: Many) -> None:
+    def _phase(self, steps: Steps, work: Work) -> None:
         trainer = self.site.trainer
         memory: Tensors = {}
-        now, clients = context, len(context.jobs)
-        apart = self._taken_apart(variables, context)
-        feed = Feed(steps, data, self.device, self._batches)
+        apart = self._taken_apart(work)
+        now, variables, clients = work.context, work.variables, len(work.places)
+        feed = Feed(steps, work.data, self.device, self._batches)
         for step, active in enumerate(feed.active):
             if active != clients:
                 now, clients = now.first(active), active
@@ -247,9 +265,9 @@ class CohortLane(Lane):
         if apart:
             apart.join()
 
-    def _taken_apart(self, variables: Tensors, context: Many) -> Apart | None:
-        """Return the variables tensor by tensor, where a trainer may step each by itself and that is worth the calls."""
-        space = self.site.space
+    def _taken_apart(self, work: Work) -> Apart | None:
+        """Take variables apart, where a trainer may step each tensor by itself and that is worth the calls."""
+        space, context = self.site.space, work.context
         if (
             space.size < LARGE * len(space.entries)
             or len(space.entries) == 1
@@ -257,20 +275,26 @@ class CohortLane(Lane):
             or self.lift.norms
             or not self.site.trainer.separable(context)
         ):
+            self._own(work)
             return None
-        return Apart(self.site, self.lift, variables, context.phase.train, self._batches)
+        train, start = context.phase.train, work.variables
+        pieces = {name: pieces_of(start[name], space, name, self._batches) for name in train}
+        work.variables = {n: self._into(n, v, copy=n not in train) for n, v in start.items()}
+        work.own = True
+        return Apart(self.site, self.lift, work.variables, pieces)
 
     # ------------------------------------------------------------------------ evaluation
 
     def _evaluate_many(self, batch: Batch) -> BatchOutput:
         jobs = batch.jobs
         trainer = self.site.trainer
-        work = self._begin(jobs, list(range(len(jobs))), self._data([(j, j.part) for j in jobs]))
+        work = self._begin(
+            jobs, list(range(len(jobs))), self._data(jobs, [job.part for job in jobs])
+        )
         work.variables = trainer.start(work.context)
         if phases := trainer.finetune_phases(work.context):
             judged = work.data
-            work.variables = self._buffered(work.variables)
-            work.data = self._data([(job, "train") for job in jobs])
+            work.data = self._data(jobs, ["train"] * len(jobs))
             self._train_phases(phases, work)
             work.data = judged.of(work.places)
         samples = whole(work.data, self.device)
@@ -285,36 +309,43 @@ class CohortLane(Lane):
 
     # ------------------------------------------------------------------------ buffers
 
-    def _buffered(self, start: Tensors) -> Tensors:
-        """Copy variables into buffers that are used again for the next clients."""
-        return {name: self._into(name, value) for name, value in start.items()}
+    def _own(self, work: Work) -> None:
+        """Copy variables into buffers that are used again for the next clients, unless they are there."""
+        if not work.own:
+            work.variables = {name: self._into(name, v) for name, v in work.variables.items()}
+            work.own = True
 
-    def _into(self, name: str, value: torch.Tensor) -> torch.Tensor:
+    def _into(self, name: str, value: torch.Tensor, *, copy: bool = True) -> torch.Tensor:
         clients, shape = len(value), value.shape[1:]
         there = self._buffers.get(name)
         if there is None or len(there) < clients or there.shape[1:] != shape:
             there = torch.empty(clients, *shape, dtype=value.dtype, device=self.device)
             self._buffers[name] = there
-        return there[:clients].copy_(value)
+        return there[:clients].copy_(value) if copy else there[:clients]
 
 
 @define(eq=False)
 class Work:
     """Some clients of a batch under way, in the order in which they are computed."""
 
-    places: list[int]
+    places: Sequence[int]
     """Their places in the batch."""
     data: Data
     context: Many
     variables: Tensors
     taken: np.ndarray[Any, np.dtype[np.int64]]
     drawn: np.ndarray[Any, np.dtype[np.int64]]
+    own: bool = False
+    """Whether the variables lie in buffers that may be written."""
 
     def reorder(self, order: np.ndarray[Any, Any]) -> None:
         """Put the clients in another order."""
         self.context = self.context.reordered(order)
-        for value in self.variables.values():
-            value.copy_(value[torch.from_numpy(order).to(value.device)])
+        for name, value in self.variables.items():
+            if self.own:
+                value.copy_(value[torch.from_numpy(order).to(value.device)])
+            elif not shared(value):
+                self.variables[name] = value[torch.from_numpy(order).to(value.device)]
         self.places = [self.places[i] for i in order]
         self.data = self.data.of(order)
         self.taken, self.drawn = self.taken[order], self.drawn[order]

@@ -129,11 +129,13 @@ def padded(size: int, common: int) -> int:
     return min(wide, common) if size < common else wide
 
 
-def alike(widths: Sequence[int], least: int = 4) -> list[list[int]]:
+def alike(widths: NDArray[np.int64], least: int = 4) -> list[list[int]]:
     """Group places of clients whose steps are about as wide: widest first, a group ends below half of its first."""
-    ordered = sorted(range(len(widths)), key=lambda i: (-widths[i], i))
+    order = np.argsort(-widths, kind="stable").tolist()
+    if 2 * widths.min() >= widths.max():
+        return [order]
     groups: list[list[int]] = []
-    for i in ordered:
+    for i in order:
         if groups and (2 * widths[i] >= widths[groups[-1][0]] or len(groups[-1]) < least):
             groups[-1].append(i)
         else:

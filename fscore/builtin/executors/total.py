@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ NOT_FINITE = "the update is not finite"
 class Trained:
     """What training some clients of a batch gave; tensors (K, ...), in the order of `places`."""
 
-    places: list[int]
+    places: Sequence[int]
     """Places of the clients in the batch."""
     values: Tensors
     rows: Tensors
@@ -40,7 +41,7 @@ class Trained:
             return {n: v[torch.from_numpy(where).to(v.device)] for n, v in values.items()}
 
         wire = None if self.wire is None else some(self.wire)
-        places = [self.places[i] for i in where]
+        places = [self.places[i] for i in where.tolist()]
         return Trained(places, some(self.values), some(self.rows), wire)
 
 
@@ -168,7 +169,7 @@ class Total:
         if good.all():
             return trained
         for k in np.flatnonzero(~good):
-            place = trained.places[k]
+            place = trained.places[int(k)]
             self._outputs[place] = Output(self._batch.jobs[place].task.id, error=error)
         return trained.only(good)
 
@@ -199,9 +200,10 @@ class Total:
         rows = _apart(trained.rows)
         if self._sums is not None:
             self._keep_public(trained)
-            for k, (place, task) in enumerate(zip(trained.places, ids, strict=True)):
-                public: Any = Slice(self._public, place)
-                self._outputs[place] = Output(task, public, rows(k) if trained.rows else {})
+            public: Any = map(Slice, repeat(self._public), trained.places)
+            own = map(rows, range(len(ids))) if trained.rows else ({} for _ in ids)
+            for place, output in zip(trained.places, map(Output, ids, public, own), strict=True):
+                self._outputs[place] = output
             return
         values = _apart(trained.values)
         wires = None if trained.wire is None else _apart(trained.wire)
