@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MEGABYTE = 1 << 20
 CACHE = 12 * MEGABYTE
 """Bytes of a batch's clients up to which more clients at once are faster."""
+WORTH = 1e7
+"""Operations of a version from which its clients are cut in two, so that two workers have one batch each."""
 FEWEST, MOST = 8, 1000
 """Bounds of the chosen chunk."""
 
@@ -69,20 +71,22 @@ class CohortExecutor(ChunkedExecutor):
         return super().resolve(course)
 
     def chunk_of(self, course: Course) -> int:
-        """Return as many clients as fill a processor's cache, at most half a cohort, in equal batches.
+        """Return as many clients as fill a processor's cache, in equal batches; half a cohort, if half is worth a worker.
 
         On a GPU: a whole cohort, as far as the memory goes.
         """
         from fscore.builtin.executors.counting import cost
 
-        each = cost(course).bytes
+        found, wanted = cost(course), max(course.book.wanted, 1)
+        each = found.bytes
         most = min(MOST, max(1, int(self.memory * MEGABYTE / 2 / each)))
         if self.device != "cpu":
-            return min(most, max(course.book.wanted, 1))
-        half = -(-course.book.wanted // 2)
-        fitting = min(most, max(min(int(CACHE / each), half), FEWEST))
-        batches = -(-course.book.wanted // fitting)
-        return max(-(-course.book.wanted // batches), min(fitting, FEWEST))
+            return min(most, wanted)
+        worth = found.operations * found.steps * wanted >= WORTH
+        share = -(-wanted // 2) if worth else wanted
+        fitting = min(most, max(min(int(CACHE / each), share), FEWEST))
+        batches = -(-wanted // fitting)
+        return max(-(-wanted // batches), min(fitting, FEWEST))
 
     def start(self, site: Site) -> None:
         self.lane = self.lane_of(site)
