@@ -517,10 +517,3 @@ def test_where_it_may_the_lane_says_so_and_computes_one_by_one(capsys):
     assert torch.equal(done.sums["model"], Lane(course.site).batch(batch).sums["model"])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("executor: trainer 'branching' is computed client by client where ")
-
-
-@pytest.mark.parametrize(("features", "chunk"), [(4, 40), (1000, 20)])
-def test_clients_that_are_not_worth_a_second_worker_stay_in_one_batch(features, chunk):
-    text = f'[data]\nuse = "synthetic"\nclients = 60\nfeatures = {features}\nnum_classes = 5\nunseen_clients = 0\n'
-    text += '[sampler]\nclients = 40\n[executor]\nuse = "cohort"\n'
-    assert tiny_course(text).executor.chunk == chunk

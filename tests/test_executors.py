@@ -385,3 +385,10 @@ def test_the_workloads_of_bench_run_and_are_timed():
     assert (course.space.size, course.executor.name) == (10, "cohort")
     assert seconds_per_client(course) > 0
     assert min(aggregation(1000, 3)) > 0
+
+
+@pytest.mark.parametrize(("features", "chunk"), [(4, 40), (1000, 20)])
+def test_clients_that_are_not_worth_a_second_worker_stay_in_one_batch(features, chunk):
+    text = f'[data]\nuse = "synthetic"\nclients = 60\nfeatures = {features}\nnum_classes = 5\nunseen_clients = 0\n'
+    text += '[sampler]\nclients = 40\n[executor]\nuse = "cohort"\n'
+    assert tiny_course(text).executor.chunk == chunk
