@@ -10,6 +10,8 @@ from fscore.builtin.trainers import SGD
 from fscore.component import Component
 from fscore.errors import ConfigError, PluginError
 from fscore.hookspecs import hookimpl
+from fscore.params import digest
+from fscore.tasks import Batch, Task
 from fscore.testing import fs_course
 from fscore.testing.course import tiny_course
 
@@ -91,6 +93,76 @@ def test_tensors_are_stepped_apart_where_each_value_is_stepped_by_itself(
 def test_a_pieced_trainer_is_not_stepped_apart():
     course = tiny_course('[trainer]\nuse = "adjusted"', plugins=[Trainers])
     assert not course.trainer.separable(None)
+
+
+# ---------------------------------------------------------------------------- sums
+
+
+UNWEIGHTED = MLP + '[aggregator]\nuse = "mean"\nweighting = "uniform"'
+
+
+def summed(course, *, single):
+    """Return the output of a batch that is summed; `single`: each difference is taken by itself."""
+    computing = Lane(course.site)
+    assert computing._difference is not None
+    if single:
+        computing._difference = None
+    jobs = [course.opener.job(Task(i, i, 0), factor=1.0 + i) for i in range(5)]
+    return computing.batch(Batch(tuple(jobs), sum=True))
+
+
+@pytest.mark.parametrize("toml", [MLP, UNWEIGHTED, COURSES["momentum"]])
+def test_a_difference_that_is_never_kept_gives_the_same_bits(toml, monkeypatch):
+    monkeypatch.setattr(lane, "LARGE", 0)
+    plain = tiny_course(toml)
+    expected, found = (summed(plain, single=single) for single in (True, False))
+    assert torch.equal(found.sums["model"], expected.sums["model"])
+    assert found.sums["model"].abs().max() > 0
+    for one, other in zip(found.outputs, expected.outputs, strict=True):
+        assert digest(one.values) == digest(other.values)
+
+
+@define(eq=False, slots=False)
+class Failing(SGD):
+    """Clients 1 and 3 fail: one raises, the other diverges."""
+
+    name = "failing"
+
+    def finish(self, variables, context):
+        if context.task.client == 1:
+            raise ValueError("client 1 has no power")
+        if context.task.client == 3:
+            variables["model"].fill_(float("inf"))
+        return super().finish(variables, context)
+
+
+class FailingTrainer(Component):
+    name = "failing_trainer"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Failing]
+
+
+def test_failures_stay_out_of_a_sum_of_differences(monkeypatch):
+    monkeypatch.setattr(lane, "LARGE", 0)
+    toml = '[model]\nuse = "mlp"\nhidden = [6]\n[trainer]\nlr = 0.2\n'
+    failing = tiny_course(toml + 'use = "failing"', plugins=[FailingTrainer])
+    done = summed(failing, single=False)
+    assert [o.error for o in done.outputs] == [
+        "", "ValueError: client 1 has no power", "", "the update is not finite", "",
+    ]  # fmt: skip
+    sound = tiny_course(toml + 'use = "sgd"')
+    jobs = [sound.opener.job(Task(i, i, 0), factor=1.0 + i) for i in (0, 2, 4)]
+    expected = Lane(sound.site).batch(Batch(tuple(jobs), sum=True))
+    assert torch.equal(done.sums["model"], expected.sums["model"])
+
+
+@pytest.mark.parametrize("name", ["private", "frozen", "small"])
+def test_other_paths_and_small_models_take_the_difference_by_itself(name, monkeypatch):
+    monkeypatch.setattr(lane, "LARGE", 1 << 18 if name == "small" else 0)
+    course = tiny_course(MLP if name == "small" else COURSES[name])
+    assert Lane(course.site)._difference is None
 
 
 # ---------------------------------------------------------------------------- precision

@@ -12,9 +12,11 @@ from attrs import define, evolve, field
 
 from fscore.builtin.draws import shuffled
 from fscore.builtin.executors.replica import Replicas
+from fscore.builtin.executors.summing import add_difference
+from fscore.builtin.stages import Difference, Weight
 from fscore.context import Context, Order, Passes, Phase, Samples
 from fscore.errors import FscoreError, PluginError
-from fscore.folding import checked, empty_sums, finite, fold, fold_into
+from fscore.folding import checked, empty_sums, finite, fold, fold_into, weight_of
 from fscore.kinds.trainer import Trainer
 from fscore.params import Ranges, Tensors, intersect
 from fscore.tasks import Batch, BatchOutput, Job, Output
@@ -42,12 +44,15 @@ class Lane:
     _sums_up: bool = field(init=False)
     _convolves: bool = field(init=False)
     _large: bool = field(init=False)
+    _difference: Difference | None = field(init=False)
+    """The stage, where no other one changes a group: then a sum needs no update by itself."""
 
     def __attrs_post_init__(self) -> None:
         trainer = type(self.site.trainer)
         self._convolves = convolves(self.site.module)
         self._large = self.site.space.size >= LARGE
         self._replicas = Replicas(self.site)
+        self._difference = _lone_difference(self.site) if self._large else None
         self._surveys = trainer.survey is not Trainer.survey
         self._sums_up = trainer.summary is not Trainer.summary
 
@@ -68,13 +73,38 @@ class Lane:
     def _summed(self, jobs: tuple[Job, ...]) -> BatchOutput:
         layout = self.site.upload.single
         sums = empty_sums(layout)
-        outputs = [fold_into(sums, self.job(job), job.factor, layout) for job in jobs]
+        if self._difference:
+            outputs = [self._added(sums, self.job(job, raw=True), job) for job in jobs]
+        else:
+            outputs = [fold_into(sums, self.job(job), job.factor, layout) for job in jobs]
         return BatchOutput(tuple(outputs), sums)
+
+    def _added(self, sums: Tensors, output: Output, job: Job) -> Output:
+        """Add an update that still lies in the buffers: the same bits as its difference, added, in one pass."""
+        if output.error:
+            return output
+        layout = self.site.upload.single
+        slots = self._difference.slots if self._difference else {}
+        values = {n: v for n, v in output.values.items() if n not in slots}
+        rest = {name: total for name, total in sums.items() if name not in slots}
+        left = fold_into(rest, evolve(output, values=values), job.factor, layout)
+        if left.error:
+            return left
+        weighted = job.factor * weight_of(output)
+        for name, slot in slots.items():
+            factor = weighted if layout[name].reduce == "mean" else 1.0
+            add_difference(sums[name], output.values[name], job.sent[slot], factor)
+        return left
 
     # ------------------------------------------------------------------------ one job
 
-    def job(self, job: Job, *, wire: bool = False) -> Output:
-        """Compute one job; a failure becomes `Output.error`."""
+    def job(self, job: Job, *, wire: bool = False, raw: bool = False) -> Output:
+        """Compute one job; a failure becomes `Output.error`.
+
+        Args:
+            wire: return its wire form as well.
+            raw: leave the difference out; its groups lie in buffers that the next job overwrites.
+        """
         import torch
 
         guard: Any = contextlib.nullcontext()
@@ -82,15 +112,15 @@ class Lane:
             guard = self.site.streams.torch("layers", job.task.client, job.task.id)
         try:
             with guard, torch.no_grad():
-                return (
-                    self._evaluate(job) if job.task.kind == "evaluate" else self._train(job, wire)
-                )
+                if job.task.kind == "evaluate":
+                    return self._evaluate(job)
+                return self._train(job, wire, raw)
         except FscoreError:  # bad data or a broken contract concerns the course, not one client
             raise
         except Exception as error:
             return Output(job.task.id, error=f"{type(error).__name__}: {error}")
 
-    def _train(self, job: Job, wire: bool) -> Output:
+    def _train(self, job: Job, wire: bool, raw: bool) -> Output:
         site, context = self.site, self._context(job)
         self._survey(context, context.data)
         variables = self._load(site.trainer.start(context))
@@ -100,15 +130,24 @@ class Lane:
                 more = site.trainer.summary(variables, context.data, context)
             context.measured = {**context.measured, **more}
         groups, rows = site.trainer.finish(variables, context)
+        if raw:
+            return self._raw(groups, context)
         return self._sent(groups, rows, context, wire)
+
+    def _raw(self, groups: Tensors, context: Context) -> Output:
+        """Send everything but the groups that travel as differences, and return those as they are."""
+        slots = self._difference.slots if self._difference else {}
+        rest = {n: v for n, v in groups.items() if n not in slots}
+        sent, _ = self.site.upload.apply({**rest, "metrics": metrics_of(context)}, context)
+        whole = {n: v.detach() for n, v in groups.items() if n in slots}
+        return Output(context.task.id, {**whole, **self._replicas.owned(sent)})
 
     def _sent(self, groups: Tensors, rows: Tensors, context: Context, wire: bool) -> Output:
         """Send an update up the path; of a job that ends before some rank, return its form there."""
-        import torch
-
         upload, job = self.site.upload, context.job
-        metrics = torch.tensor((context.loss_sum, context.seen), dtype=torch.float64)
-        values, changed = upload.apply({**groups, "metrics": metrics}, context, job.upto)
+        values, changed = upload.apply(
+            {**groups, "metrics": metrics_of(context)}, context, job.upto
+        )
         rows = {name: row.detach().clone() for name, row in {**rows, **changed}.items()}
         single = values if job.upto is not None else upload.undo_single(values, context)
         wired = self._replicas.owned(values) if wire else None
@@ -363,6 +402,22 @@ def expanded(order: Order | Passes, context: Context) -> Order:
     if isinstance(order, Passes):
         return shuffled(context, float(order.epochs), int(order.batch_size))
     return order
+
+
+def metrics_of(context: Context) -> torch.Tensor:
+    """Return what every training task reports: sum of losses, samples trained on."""
+    import torch
+
+    return torch.tensor((context.loss_sum, context.seen), dtype=torch.float64)
+
+
+def _lone_difference(site: Site) -> Difference | None:
+    """Return the difference, or None: other stages change an update too, or clients keep states."""
+    placed = site.upload.placed
+    if site.rows or any(p.only is not None or type(p.stage) is not Weight for p in placed[1:]):
+        return None
+    first = placed[0].stage if placed and placed[0].only is None else None
+    return first if type(first) is Difference else None
 
 
 def _public(outputs: Iterable[Output]) -> Iterator[torch.Tensor]:
