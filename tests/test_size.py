@@ -87,3 +87,22 @@ def test_nothing_global_is_drawn_from():
         if pattern.search(re.sub(r'""".*?"""|#.*', "", p.read_text(), flags=re.S))
     ]
     assert sorted(set(found)) == []
+
+
+def test_the_kernel_looks_into_the_built_in_part_for_few_defaults():
+    """The list of docs/architecture.md."""
+    pattern = re.compile(r"^\s*from (fscore\.builtin\S*) import", re.M)
+    found = {
+        (path.relative_to(ROOT).as_posix(), module)
+        for path in KERNEL
+        for module in pattern.findall(path.read_text())
+    }
+    assert found == {
+        ("__init__.py", "fscore.builtin.api"),
+        ("assembly.py", "fscore.builtin.views"),
+        ("folding.py", "fscore.builtin.executors.summing"),
+        ("kinds/aggregator.py", "fscore.builtin.stages"),
+        ("kinds/attack.py", "fscore.builtin.stages"),
+        ("plugins.py", "fscore.builtin.plugin"),
+        ("reporting.py", "fscore.builtin.views"),
+    }
