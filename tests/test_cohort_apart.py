@@ -10,6 +10,7 @@ from fscore.builtin.executors.calls import NARROW, Ref, apart, aten, on_short_ax
 from fscore.builtin.executors.cohort_lane import CohortLane
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.executors.products import Product
+from fscore.builtin.executors.program import _DIRECT
 from fscore.builtin.given import GivenData, GivenModel
 from fscore.builtin.trainers import SGD
 from fscore.component import Component
@@ -237,3 +238,25 @@ def test_softmax_over_a_short_axis(classes):
 def test_softmax_over_another_axis_is_torchs_own():
     x, forward = torch.randn(4, 3, 3), aten._log_softmax.default
     assert on_short_axes(forward, (x, 1, False), forward(x, 1, False)) is forward
+
+
+# ---------------------------------------------------------------------------- functions in the place of operations
+
+
+def arguments(operation):
+    """Return arguments that an operation is recorded with."""
+    x, index = torch.randn(3, 4, 1), torch.zeros(3, 4, 1, dtype=torch.int64)
+    shaped = {
+        "transpose": (1, 2), "unsqueeze": (1,), "view": ([3, 2, 2],), "mean": ([1],),
+        "sum": ([1], True), "squeeze": ([2],), "gather": (1, index), "scatter_add": (1, index, x),
+        "add": (x[:, :1],), "sub": (x,), "mul": (x[:1],), "bmm": (x.transpose(1, 2),),
+    }  # fmt: skip
+    return (x, *shaped.get(operation._schema.name.removeprefix("aten::"), ()))
+
+
+@pytest.mark.parametrize("operation", _DIRECT, ids=str)
+def test_a_function_gives_the_bits_of_its_operation(operation):
+    given = arguments(operation)
+    found, expected = _DIRECT[operation](*given), operation(*given)
+    assert torch.equal(found, expected)
+    assert found.stride() == expected.stride()

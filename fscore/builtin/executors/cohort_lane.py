@@ -6,6 +6,7 @@ shorter than the step's width are masked.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,7 +77,7 @@ class CohortLane(Lane):
     def attempt(self, batch: Batch) -> BatchOutput:
         """Compute a batch at once; whatever a piece raises is raised."""
         judging = batch.jobs[0].task.kind == "evaluate"
-        with torch.no_grad(), exact():
+        with torch.no_grad(), exact(self.device):
             return self._evaluate_many(batch) if judging else self._together(batch)
 
     def _one_by_one(self, batch: Batch, error: Exception) -> BatchOutput:
@@ -351,8 +352,10 @@ class Work:
         self.taken, self.drawn = self.taken[order], self.drawn[order]
 
 
-def exact() -> Any:
+def exact(device: torch.device) -> Any:
     """Keep a GPU's convolutions in float32, and the same from run to run."""
+    if device.type == "cpu":
+        return contextlib.nullcontext()
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

@@ -53,15 +53,19 @@ def passes(
     last = np.ceil(share * samples / np.maximum(size, 1) - 1e-9).astype(np.int64)
     last = np.where(rounds > 0, np.minimum(last, each), 0)
     taken = np.where(whole, rounds, np.maximum(rounds - 1, 0) * each + last)
+    drawn = np.where(whole, 0, rounds)
     most = int(taken.max(initial=0))
     wide = int(size.max(initial=0))
+    if wide and most and drawn.all() and _all_same(samples, size, taken) and not samples[0] % wide:
+        orders = _permutations(streams, keys, samples, drawn)
+        position = orders.reshape(len(samples), -1, wide)[:, :most]
+        return Steps(position, np.full(position.shape[:2], wide), taken, drawn)
     step = np.arange(most)
     epoch, within = step // np.maximum(each, 1)[:, None], step % np.maximum(each, 1)[:, None]
     left = samples[:, None] - within * size[:, None]
     counts = np.where(step < taken[:, None], np.minimum(size[:, None], left), 0)  # (K, T)
     position = within[:, :, None] * size[:, None, None] + np.arange(wide)  # (K, T, B)
     position[np.arange(wide) >= counts[:, :, None]] = 0
-    drawn = np.where(whole, 0, rounds)
     if drawn.any():
         orders = _permutations(streams, keys, samples, drawn)
         epoch = np.minimum(epoch, orders.shape[1] - 1)
@@ -82,11 +86,18 @@ def _permutations(
     numbers = np.stack(
         [streams.bits("order", clients, tasks, before + i, count=largest) for i in rounds], axis=1
     )
-    beyond = np.arange(largest) >= samples[:, None]
-    numbers[np.broadcast_to(beyond[:, None, :], numbers.shape)] = np.iinfo(np.uint64).max
+    if not _all_same(samples):
+        beyond = np.arange(largest) >= samples[:, None]
+        numbers[np.broadcast_to(beyond[:, None, :], numbers.shape)] = np.iinfo(np.uint64).max
     orders = np.argsort(numbers, axis=2)  # 64 bits: numbers of one client do not tie
-    orders[drawn == 0] = np.arange(largest)
+    if not drawn.all():
+        orders[drawn == 0] = np.arange(largest)
     return orders
+
+
+def _all_same(*columns: NDArray[np.int64]) -> bool:
+    """Whether each column holds one value only."""
+    return all(bool((column == column[0]).all()) for column in columns)
 
 
 def joined(orders: Sequence[Order], drawn: NDArray[np.int64]) -> Steps:

@@ -33,6 +33,15 @@ SIZES = (3, 5, 8)
 """Numbers of clients that a function is recorded with."""
 _BY_SHAPE = {aten.ones_like.default, aten.zeros_like.default, aten.new_zeros.default,
              aten.new_ones.default, aten.new_full.default, aten.full_like.default}  # fmt: skip
+_DIRECT = {
+    aten.add.Tensor: torch.add, aten.bmm.default: torch.bmm, aten.gather.default: torch.gather,
+    aten.mean.dim: torch.mean, aten.mul.Tensor: torch.mul, aten.neg.default: torch.neg,
+    aten.relu.default: torch.relu, aten.scatter_add.default: torch.scatter_add,
+    aten.squeeze.dims: torch.squeeze, aten.sub.Tensor: torch.sub, aten.sum.dim_IntList: torch.sum,
+    aten.tanh.default: torch.tanh, aten.transpose.int: torch.transpose,
+    aten.unsqueeze.default: torch.unsqueeze, aten.view.default: torch.Tensor.view,
+}  # fmt: skip
+"""Functions that compute the same of the same arguments, in a microsecond less a call."""
 KEPT = 1 << 20
 """Bytes up to which a tensor is kept that depends on shapes alone."""
 
@@ -302,7 +311,8 @@ class Run:
         return len(self._registers) - 1
 
     def _add(self, call: Call, clients: int) -> None:
-        function, kwargs = call.function, {n: plain(v, clients) for n, v in call.kwargs}
+        function = _DIRECT.get(call.function, call.function)
+        kwargs = {n: plain(v, clients) for n, v in call.kwargs}
         if kwargs:
             function = partial(function, **kwargs)
         operands = [self._operand(arg, clients) for arg in call.args]
