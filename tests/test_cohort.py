@@ -157,17 +157,6 @@ class Poisson(SGD):
 
 
 @define(eq=False, slots=False)
-class Beyond(SGD):
-    """Asks client 2 for a sample that it does not have."""
-
-    name = "beyond"
-
-    def batches(self, context):
-        index = torch.arange(context.samples + int(context.task.client == 2))
-        return Order(index, (len(index),))
-
-
-@define(eq=False, slots=False)
 class StepLoss(SGD):
     """A loss that depends on the number of the step, which no recording may hold."""
 
@@ -200,8 +189,7 @@ class Counting(SGD):
 
 
 TRAINERS = [
-    Prox, LossTerm, TwoModels, HeadThenBase, Mixture, PerSample, Poisson, Beyond, StepLoss, Branching,
-    Counting,
+    Prox, LossTerm, TwoModels, HeadThenBase, Mixture, PerSample, Poisson, StepLoss, Branching, Counting,
 ]  # fmt: skip
 
 
@@ -481,13 +469,6 @@ def test_a_full_store_of_samples_changes_nothing():
     for clients in ([0, 1, 2], [3, 4], [1, 5], [0, 1, 2, 3, 4, 5]):
         batch = Batch(jobs_of(course, clients=clients), sum=True)
         assert torch.equal(large.batch(batch).sums["model"], small.batch(batch).sums["model"])
-
-
-def test_a_client_that_asks_for_a_sample_beyond_its_own_fails_alone():
-    course = course_of(MLP + '[trainer]\nuse = "beyond"')
-    done = CohortLane(course.site, CPU, 1 << 24).batch(Batch(jobs_of(course), sum=True))
-    assert [bool(output.error) for output in done.outputs] == [i == 2 for i in range(6)]
-    assert done.outputs[2].error.startswith("IndexError: ")
 
 
 # ---------------------------------------------------------------------------- what cannot be computed at once

@@ -5,12 +5,18 @@ import sys
 
 import pytest
 import torch
+from attrs import define
 
 from fscore.builtin.executors.arena import Arena, InPlace
+from fscore.builtin.executors.cohort_lane import CohortLane
 from fscore.builtin.executors.feed import whole
 from fscore.builtin.executors.many import NotLifted
 from fscore.builtin.given import GivenData
-from fscore.context import Samples
+from fscore.builtin.trainers import SGD
+from fscore.component import Component, option
+from fscore.context import Order, Samples
+from fscore.hookspecs import hookimpl
+from fscore.tasks import Batch, Task
 from fscore.testing.course import tiny_course
 
 MODEL_MB = 12
@@ -123,3 +129,36 @@ def test_samples_of_different_shapes_are_refused():
     given[1] = (Samples(given[1][0].x[:, :50], given[1][0].y), given[1][1])
     with pytest.raises(NotLifted, match="clients have samples of different shapes"):
         InPlace(course.site, 1 << 20).data([(0, "train"), (1, "train")])
+
+
+@define(eq=False, slots=False)
+class Beyond(SGD):
+    """Asks client 2 for a sample that it does not have, or for the one before its first."""
+
+    name = "beyond"
+    first: int = option(0, doc="Sample that client 2 begins with.")
+
+    def batches(self, context):
+        index = torch.arange(context.samples)
+        if context.task.client == 2:
+            index += self.first
+        return Order(index, (len(index),))
+
+
+@define(eq=False)
+class BeyondPlugin(Component):
+    name = "beyond_plugin"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Beyond]
+
+
+@pytest.mark.parametrize("first", [1, -1, 10**9])
+def test_no_client_reads_beyond_its_own_samples(first):
+    course = tiny_course({"trainer": {"use": "beyond", "first": first}}, plugins=[BeyondPlugin])
+    jobs = tuple(course.opener.job(Task(i, i, 0)) for i in range(4))
+    lane = CohortLane(course.site, torch.device("cpu"), 1 << 24)
+    done = lane.batch(Batch(jobs, sum=True))
+    assert [bool(output.error) for output in done.outputs] == [i == 2 for i in range(4)]
+    assert done.outputs[2].error.startswith("IndexError: ")
