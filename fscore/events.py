@@ -67,6 +67,11 @@ class Bundle:
     kind: type[Event]
     columns: Mapping[str, Sequence[Any]]
 
+    @property
+    def priority(self) -> int:
+        """That of its events."""
+        return self.kind.priority
+
     @classmethod
     def of(cls, event: Event) -> Bundle:
         """Return a bundle of one event."""

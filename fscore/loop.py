@@ -36,19 +36,21 @@ class Loop:
         Raises:
             ValueError: `at` lies before now or is no number.
         """
-        kind = kind_of(event)
-        if isinstance(event, Bundle) and not self.whole(kind):
-            for one in event:
-                self.schedule(one, at)
-            return
+        count = 1
+        if isinstance(event, Bundle):
+            if not self.whole(event.kind):
+                for one in event:
+                    self.schedule(one, at)
+                return
+            count = len(event)
         if not self.now <= at < math.inf:
-            raise ValueError(f"{kind.__name__} cannot happen at {at}: it is {self.now} now")
+            raise ValueError(f"{kind_of(event).__name__} cannot happen at {at}: now is {self.now}")
         if isinstance(event, Condition) and event.once:
             if (at, event) in self._once:
                 return
             self._once.add((at, event))
-        heapq.heappush(self._heap, (at, kind.priority, self._sequence, event))
-        self._sequence += len(event) if isinstance(event, Bundle) else 1
+        heapq.heappush(self._heap, (at, event.priority, self._sequence, event))
+        self._sequence += count
 
     def step(self) -> Event | Bundle | None:
         """Deliver the next event; None: nothing can happen any more."""
@@ -68,7 +70,7 @@ class Loop:
             "now": self.now,
             "delivered": self.delivered,
             "sequence": self._sequence,
-            "heap": sorted(entry for entry in self._singly()),
+            "heap": sorted(self._singly()),
         }
 
     def _singly(self) -> Iterator[tuple[float, int, int, Event]]:
