@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
@@ -16,6 +17,7 @@ os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 import flower_client
+import ray
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
@@ -62,14 +64,19 @@ def main(name: str, actors: str = "2") -> None:
         )
 
     resources = {"num_cpus": (os.cpu_count() or 2) / int(actors), "num_gpus": 0.0}
-    ray = {"logging_level": logging.ERROR, "log_to_driver": False}
+    init = {"logging_level": logging.ERROR, "log_to_driver": False}
     with silent():
-        run_simulation(
-            server,
-            flower_client.app,
-            num_supernodes=work.clients,
-            backend_config={"client_resources": resources, "init_args": ray},
-        )
+        try:
+            run_simulation(
+                server,
+                flower_client.app,
+                num_supernodes=work.clients,
+                backend_config={"client_resources": resources, "init_args": init},
+            )
+        except RuntimeError:
+            traceback.print_exc()
+            ray.shutdown()
+            os._exit(1)  # the server's thread would wait an hour for answers
     clock.report(work.cohort)
 
 
