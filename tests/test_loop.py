@@ -127,9 +127,9 @@ def test_nothing_left_is_none():
 
 
 WRONG = [
-    (-1.0, "Timer cannot happen at -1.0: it is 0.0 now"),
-    (float("inf"), "Timer cannot happen at inf: it is 0.0 now"),
-    (float("nan"), "Timer cannot happen at nan: it is 0.0 now"),
+    (-1.0, "Timer cannot happen at -1.0: now is 0.0"),
+    (float("inf"), "Timer cannot happen at inf: now is 0.0"),
+    (float("nan"), "Timer cannot happen at nan: now is 0.0"),
 ]
 
 
