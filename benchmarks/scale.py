@@ -144,6 +144,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--row", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats: at least 1 is expected, got {options.repeats}")
     executor: dict[str, object] = {"use": options.executor}
     if options.device != "cpu":
         executor["device"] = options.device

@@ -18,6 +18,8 @@ import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
+from workloads import WORKLOADS
+
 HERE = Path(__file__).parent
 VENV = HERE / ".venv"
 PEERS = {
@@ -106,20 +108,25 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--flower", action="store_true", help="also Flower on Ray: minutes")
     options = parser.parse_args()
+    wrong = [name for name in options.workloads if name not in WORKLOADS]
+    if wrong or options.repeats < 1:
+        parser.error(f"workloads are {', '.join(WORKLOADS)}, and at least 1 repeat is expected")
     commands = contenders(options.flower)
-    print(f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}")
-    for workload in options.workloads or ["W0", "W1"]:
+    print(platform.processor() or platform.machine())
+    for workload in options.workloads:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
         for _ in range(options.repeats):
             for name, words in commands.items():
                 numbers = measured(words, workload)
                 if numbers:
                     found[name].append(numbers)
+        print(f"{workload}  load {os.getloadavg()[0]:.1f}, {options.repeats} repeats")
         for name, runs in found.items():
             if runs:
                 wall, cpu = (statistics.median(r[k] for r in runs) for k in ("wall_us", "cpu_us"))
                 print(
-                    f"{workload}  {name:<24} {wall:12,.1f} us wall {cpu:12,.1f} us CPU per client"
+                    f"{workload}  {name:<24} {wall:12,.1f} us wall {cpu:12,.1f} us CPU per client",
+                    flush=True,
                 )
 
 
