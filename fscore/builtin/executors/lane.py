@@ -24,6 +24,7 @@ from fscore.tasks import Batch, BatchOutput, Job, Output
 if TYPE_CHECKING:
     import torch
 
+    from fscore.builtin.executors.factors import Factors
     from fscore.kinds.trainer import Loss
     from fscore.site import Site
 
@@ -51,10 +52,18 @@ class Lane:
         trainer = type(self.site.trainer)
         self._convolves = convolves(self.site.module)
         self._large = self.site.space.size >= LARGE
-        self._replicas = Replicas(self.site)
+        self._replicas = Replicas(self.site, self._factors())
         self._difference = _lone_difference(self.site) if self._large else None
         self._surveys = trainer.survey is not Trainer.survey
         self._sums_up = trainer.summary is not Trainer.summary
+
+    def _factors(self) -> Factors | None:
+        """Return what takes gradients apart, where the model is large and nothing but the objective looks at its outputs."""
+        if not self._large or self.precision != "float32":
+            return None
+        from fscore.builtin.executors.factors import Factors
+
+        return Factors() if type(self.site.trainer).loss is Trainer.loss else None
 
     # ------------------------------------------------------------------------ batches
 
@@ -224,15 +233,19 @@ class Lane:
         self, variables: Tensors, batch: Samples, memory: dict[str, Any], context: Context
     ) -> None:
         """Step each tensor of the model with its own gradient, which is then never copied into a vector."""
+        import torch
+
         trainer, ranges = self.site.trainer, context.ranges
-        slopes = self._slopes(trainer.loss, variables, batch, context)
+        slopes = self._slopes(trainer.loss, variables, batch, context, self._replicas.factors)
         for name, found in slopes.items():
             for entry, slope in self._replicas[name].apart(found):
                 start, stop = entry.start, entry.stop
                 inside = intersect(ranges, ((start, stop),))
                 context.ranges = tuple((a - start, b - start) for a, b in inside)
                 own = memory.setdefault(f"{name}.{start}", {})
-                trainer.step({name: variables[name][start:stop]}, {name: slope}, own, context)
+                values = variables[name][start:stop]
+                shaped = values if isinstance(slope, torch.Tensor) else values.unsqueeze(0)
+                trainer.step({name: shaped}, {name: slope}, own, context)
         context.ranges = ranges
 
     def _enter(self, phase: Phase, context: Context) -> None:
@@ -341,15 +354,25 @@ class Lane:
         return {name: replica.grad for name, replica in replicas.items()}
 
     def _slopes(
-        self, loss: Loss, variables: Tensors, batch: Samples, context: Context
+        self,
+        loss: Loss,
+        variables: Tensors,
+        batch: Samples,
+        context: Context,
+        factors: Factors | None = None,
     ) -> dict[str, tuple[torch.Tensor | None, ...]]:
-        """Return the gradients of the mean loss of a batch by the leaves of each trained variable's replica."""
+        """Return the gradients of the mean loss of a batch by the leaves of each trained variable's replica.
+
+        Args:
+            factors: takes what linear layers would make gradients of, which then are None.
+        """
         import torch
 
         leaves = {name: self._replicas[name].leaves for name in context.phase.train}
         wanted = [leaf for own in leaves.values() for leaf in own]
         mean = self._mean(loss, variables, batch, context)
-        found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
+        with factors.wanted() if factors else contextlib.nullcontext():
+            found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
         return {name: tuple(islice(found, len(own))) for name, own in leaves.items()}
 
     def _loss_of(self) -> str:

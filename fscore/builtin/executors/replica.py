@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
@@ -13,6 +13,7 @@ from fscore.params import Ranges, Tensors
 if TYPE_CHECKING:
     import torch
 
+    from fscore.builtin.executors.factors import Factors
     from fscore.params import Entry
     from fscore.site import Site
 
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 class Replica:
     """One variable: a flat vector, its gradient, and a module whose tensors are views of both."""
 
-    def __init__(self, site: Site, module: torch.nn.Module) -> None:
+    def __init__(self, site: Site, module: torch.nn.Module, factors: Factors | None = None) -> None:
         import torch
 
         self.space = site.space
+        self.factors = factors
         self.flat = site.initial.clone().requires_grad_()
         self.values = self.flat.detach()
         self.grad = torch.zeros_like(self.values)
@@ -35,6 +37,8 @@ class Replica:
                 module.get_parameter(entry.name).grad = self.grad[entry.start : entry.stop].view(
                     entry.shape
                 )
+        if factors:
+            factors.watch(module)
         self._ranges: Ranges = site.space.trainable
         self._arrange()
 
@@ -71,14 +75,21 @@ class Replica:
                 self.grad[entry.start : entry.stop] = slope.reshape(-1)
         return self.grad if whole is None else self.grad.add_(whole)
 
-    def apart(self, slopes: Sequence[torch.Tensor | None]) -> Iterator[tuple[Entry, torch.Tensor]]:
-        """Yield the trained tensors and their gradients, flat, of the gradients of `leaves`."""
+    def apart(self, slopes: Sequence[torch.Tensor | None]) -> Iterator[tuple[Entry, Any]]:
+        """Yield the trained tensors and their gradients, flat, of the gradients of `leaves`.
+
+        A gradient of which only factors are there is a product (1, P), unless something else adds to it.
+        """
         whole, *own = slopes
-        for entry, slope in zip(self.trained, own, strict=True):
+        for entry, leaf, slope in zip(self.trained, self.leaves[1:], own, strict=True):
+            product = self.factors.product(leaf) if self.factors else None
             direct = None if whole is None else whole[entry.start : entry.stop]
-            if slope is None:
-                slope = self.flat.new_zeros(entry.stop - entry.start)
-            yield entry, slope.reshape(-1) if direct is None else slope.reshape(-1) + direct
+            if product is not None and slope is None and direct is None:
+                yield entry, product
+                continue
+            terms = [v.reshape(-1) for v in (slope, direct) if v is not None]
+            terms += [] if product is None else [product.tensor().reshape(-1)]
+            yield entry, sum(terms[1:], terms[0]) if terms else leaf.new_zeros(leaf.numel())
 
 
 @define(eq=False)
@@ -86,12 +97,14 @@ class Replicas:
     """The replicas of a lane by name of variable, used again from job to job."""
 
     site: Site
+    factors: Factors | None = None
+    """Takes gradients of linear layers as factors, where the lane wants it."""
     _named: dict[str, Replica] = field(factory=dict, init=False)
     _bound: dict[int, Replica] = field(factory=dict, init=False)
 
     def __getitem__(self, name: str) -> Replica:
         if name not in self._named:
-            replica = Replica(self.site, copy.deepcopy(self.site.module))
+            replica = Replica(self.site, copy.deepcopy(self.site.module), self.factors)
             self._named[name] = replica
             self._bound[id(replica.flat)] = replica
         return self._named[name]
