@@ -88,14 +88,15 @@ class Streams:
 
     @contextlib.contextmanager
     def torch(self, purpose: str, *key: int) -> Iterator[Any]:
-        """Seed torch's generators inside the block and restore them after it.
+        """Seed torch's generator inside the block and restore it after it; generators of GPUs are left alone.
 
-        For code that offers no generator argument: module initialisation and dropout.
+        For code that offers no generator argument: module initialisation and dropout, which are computed on the CPU.
+        Asking for a GPU's generator would begin CUDA, which a forked worker cannot.
         """
         import torch
 
-        with torch.random.fork_rng():
-            torch.manual_seed(self.key(purpose, *key) & (2**63 - 1))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.key(purpose, *key) & (2**63 - 1))
             yield
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from fscore.builtin.executors.cohort import CohortExecutor
+from fscore.builtin.executors.cohort import MEGABYTE, CohortExecutor
 from fscore.builtin.executors.process import ProcessExecutor
 from fscore.builtin.executors.serial import SerialExecutor
 from fscore.builtin.executors.thread import ThreadExecutor
@@ -23,7 +23,7 @@ OPERATIONS = 2e6
 PARALLEL = 1e9
 """Counted operations per version from which several cores are worth their messages."""
 LARGE = 1_000_000
-"""Parameters from which threads do as well as processes, in half the memory."""
+"""Parameters from which threads do as well as processes, in half the memory; not for layers that draw random numbers."""
 
 
 @define(eq=False, slots=False)
@@ -74,6 +74,8 @@ class AutoExecutor(Executor):
                 f"a step counts {_short(found.operations)} operations, one client at a time is faster "
                 f"from {_short(OPERATIONS)}"
             )
+        if self.device == "cpu" and found.bytes > self.memory * MEGABYTE / 2:
+            return f"one client needs about {_short(found.bytes / MEGABYTE)} MB, more than half of executor.memory"
         return obstacle(course, self.device)
 
     def _parallel(self, course: Course, made: Executor, cores: int) -> Executor:
@@ -81,7 +83,7 @@ class AutoExecutor(Executor):
             return ProcessExecutor(
                 workers=cores, inside="cohort", chunk=self.chunk, memory=self.memory, fallback=True
             )
-        if course.space.size >= LARGE:
+        if course.space.size >= LARGE and not course.site.random_layers:
             return ThreadExecutor(workers=cores, chunk=self.chunk)
         return ProcessExecutor(workers=cores, chunk=self.chunk)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,11 +63,16 @@ class CohortExecutor(ChunkedExecutor):
             )
         each = cost(course).bytes
         most = int(self.memory * MEGABYTE / 2 / each)
+        if not most:
+            raise ConfigError(
+                f"executor.memory: one client needs about {each / MEGABYTE:,.3g} MB, half of {self.memory:g} MB is less. "
+                f"Remedy: memory = {math.ceil(2 * each / MEGABYTE)} or more, or executor.use = 'serial'."
+            )
         if self.chunk is not None and self.chunk > most:
             raise ConfigError(
                 f"executor.chunk: {self.chunk} clients at once need about {self.chunk * each / MEGABYTE:,.0f} MB, "
                 f"half of executor.memory is {self.memory / 2:,.0f} MB. "
-                f"Remedy: chunk = {max(1, most)}, or raise executor.memory."
+                f"Remedy: chunk = {most}, or raise executor.memory."
             )
         return super().resolve(course)
 
@@ -79,7 +85,7 @@ class CohortExecutor(ChunkedExecutor):
 
         found, wanted = cost(course), max(course.book.wanted, 1)
         each = found.bytes
-        most = min(MOST, max(1, int(self.memory * MEGABYTE / 2 / each)))
+        most = min(MOST, int(self.memory * MEGABYTE / 2 / each))
         if self.device != "cpu":
             return min(most, wanted)
         worth = found.operations * found.steps * wanted >= WORTH
@@ -109,10 +115,13 @@ def device_problems(device: str) -> Iterable[str]:
     import torch
 
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda"):
+        asked = torch.device("meta")
+    there = torch.cuda.device_count() if asked.type == "cuda" and torch.cuda.is_available() else 0
+    if device != "cpu" and asked.type != "cuda":
         yield f"executor.device: expected 'cpu', 'cuda' or 'cuda:N', got '{device}'"
-    elif kind == "cuda" and not torch.cuda.is_available():
+    elif asked.type == "cuda" and not there:
         yield "executor.device: no CUDA device is there. Remedy: device = 'cpu'."
+    elif (asked.index or 0) >= max(there, 1):
+        yield f"executor.device: there are {there} CUDA devices, 'cuda:0' to 'cuda:{there - 1}', got '{device}'"

@@ -43,12 +43,15 @@ class ThreadExecutor(OneByOne):
         return super().resolve(course)
 
     def start(self, site: Site) -> None:
+        self.site, self.made = site, 0
         self.lanes: SimpleQueue[Lane] = SimpleQueue()
-        for _ in range(self.workers):
-            self.lanes.put(self.lane_of(evolve(site, module=copy.deepcopy(site.module))))
         self.threads = ThreadPoolExecutor(self.workers, thread_name_prefix="fscore")
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
+        while self.made < min(self.workers, len(batches)):
+            module = copy.deepcopy(self.site.module)
+            self.lanes.put(self.lane_of(evolve(self.site, module=module)))
+            self.made += 1
         waiting: deque[Future[BatchOutput]] = deque()
         todo = iter(batches)
         try:

@@ -238,3 +238,15 @@ def test_the_first_batch_of_an_executor_is_computed_without_a_gradient_that_is_n
     course.site.data(0, "train").x[0] = float("nan")
     (done,) = course.executor.compute([Batch((job,), sum=False)])
     assert done.outputs[0].error == "FloatingPointError: a sample's gradient is not finite"
+
+
+@pytest.mark.parametrize("mode", ["hooks", "ghost"])
+def test_threads_do_not_share_the_model_with_hooks(mode):
+    """While one thread computes, the model holds the parameters of its client."""
+    toml = TOML.replace('use = "dp_sgd"', f'use = "dp_sgd"\nmode = "{mode}"') + (
+        '[model]\nuse = "mlp"\nhidden = [300]\n[data]\nmin_samples = 30\nmax_samples = 40\n'
+    )
+    threads = {"executor.use": "thread", "executor.workers": 4, "executor.chunk": 1}
+    made = run(toml, threads)
+    assert made.result.digest == run(toml, {"executor.chunk": 1}).result.digest
+    assert not any("task_failed" in call for call in made.calls)

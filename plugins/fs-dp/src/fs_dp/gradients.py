@@ -78,6 +78,8 @@ class Hooks:
     ) -> None:
         self.clip_norm, self.objective, self.space = clip_norm, objective, space
         self._module = module
+        # for good: what `catch_warnings` puts back may be another thread's
+        warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
         self._wrapped: dict[Ranges, tuple[Any, dict[str, torch.nn.Parameter]]] = {}
 
     def sums(self, loss: Loss, variables: Tensors, batch: Samples, context: Context) -> Tensors:
@@ -95,8 +97,7 @@ class Hooks:
         if not len(batch.y):
             return {name: torch.zeros_like(variables[name])}
         wrapped, parameters = self._ready(variables[name], context.ranges)
-        with torch.enable_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
+        with torch.enable_grad():
             values = loss(variables, batch, self._seeing(context, variables[name], wrapped))
             total = self._clipped(wrapped, parameters, values)
         context.loss_sum += float(values.detach().sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -53,6 +54,7 @@ class DPSGD(Accounted):
     def bind(self, course: Course) -> None:
         """Put `Private` around the course's trainer."""
         super().bind(course)
+        self._own = threading.local()
         if not isinstance(course.trainer, Private):
             self.wrapped = type(course.trainer)
             made = extended(course.trainer, Private, mechanism=self)
@@ -147,12 +149,16 @@ class DPSGD(Accounted):
 
         return Vectorised(self.clip_norm)
 
-    @cached_property
+    @property
     def _hooked(self) -> Any:
+        """The model with hooks, of each thread its own: while a thread uses it, it holds one client's parameters."""
         from fs_dp.gradients import Ghost, Hooks
 
-        course, kind = self.course, Ghost if self.mode == "ghost" else Hooks
-        return kind(self.clip_norm, course.module, course.objective, course.space)
+        if not hasattr(self._own, "hooked"):
+            course, kind = self.course, Ghost if self.mode == "ghost" else Hooks
+            made = kind(self.clip_norm, course.module, course.objective, course.space)
+            self._own.hooked = made
+        return self._own.hooked
 
     def check(self, course: Course) -> Iterable[str]:
         """Refuse layers through which one sample reaches another's gradient, and trainers without batches."""
