@@ -135,6 +135,7 @@ class Trainer(Component):
         """Move the variables in place, on `context.ranges` only.
 
         Args:
+            gradient: valid during this call; what `memory` shall keep of it is cloned.
             memory: the optimizer's own vectors; empty when a phase begins.
         """
         raise NotImplementedError

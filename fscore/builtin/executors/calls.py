@@ -83,7 +83,7 @@ def shortened(
 
 @define(eq=False)
 class Shorter:
-    """Joins equal operations, drops those that change nothing, computes what depends on nothing."""
+    """Joins equal operations (common subexpressions), drops those that change nothing, folds constants."""
 
     shapes: Shapes
     kept: list[Call] = field(factory=list)
@@ -98,7 +98,7 @@ class Shorter:
     def take(self, call: Call) -> None:
         """Take the next call."""
         call = _renamed(call, self.renamed)
-        key = (call.function, call.args, call.kwargs)
+        key = (call.function, repr((call.args, call.kwargs)))  # 1 == 1.0, which gives another type
         found = self._known(call)
         if found is not None:
             self.renamed[call.out] = found

@@ -257,7 +257,9 @@ class Run:
         for call in program.calls:
             self._add(call, clients)
         self._results = [
-            self._pair(result) if isinstance(result, tuple) else self._index[result.place]
+            self._pair(result)
+            if isinstance(result, tuple)
+            else self._own(self._index[result.place])
             for result in program.results
         ]
         self._frees = self._last_uses()
@@ -304,6 +306,13 @@ class Run:
         self._steps.append(
             (Product, [self._index[ref.place] for ref in factors], out := self._new())
         )
+        return out
+
+    def _own(self, result: int) -> int:
+        """Return where a result lies that is not kept: a trainer may change a gradient in place."""
+        if result not in self._fixed:
+            return result
+        self._steps.append((torch.clone, [result], out := self._new()))
         return out
 
     def _new(self, value: Any = None) -> int:
