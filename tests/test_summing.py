@@ -1,4 +1,4 @@
-"""Long sums, block by block, are the sums of `add_`, bit for bit, and take no memory beside the sum and a block."""
+"""Long sums, block by block, are the sums of `add_` up to rounding, and take no memory beside the sum and a block."""
 
 import subprocess
 import sys
@@ -87,6 +87,14 @@ def test_a_difference_of_another_shape_fails_before_anything_is_added():
     with pytest.raises(RuntimeError):
         add_difference(total, torch.ones(2 * BLOCK + 1), torch.ones(2 * BLOCK + 1), 1.0)
     assert total.eq(0).all()
+
+
+def test_a_total_that_is_not_laid_out_in_order_is_refused_and_not_lost():
+    total, value = torch.zeros(4, BLOCK).t(), torch.ones(BLOCK, 4)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        add_up([(total, value, 1.0)])
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        add_difference(total, value, value, 1.0)
 
 
 # ---------------------------------------------------------------------------- fold

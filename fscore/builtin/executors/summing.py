@@ -31,7 +31,7 @@ def add_up(terms: list[Term]) -> None:
         else:  # a product with a column streams faster than `add_`, and rounds alike: multiply and add in one
             column = values.to(total.dtype).reshape(-1, 1).split(BLOCK)
             scale = total.new_tensor([factor])
-            blocks.append([(t, v, scale) for t, v in zip(_flat(total), column, strict=True)])
+            blocks.append([(t, v, scale) for t, v in zip(_blocks(total), column, strict=True)])
     for row in zip_longest(*blocks):
         for total, values, scale in filter(None, row):
             total.addmv_(values, scale)
@@ -77,12 +77,18 @@ def add_difference(
         total.add_(new - old, alpha=factor)
         return
     room = total.new_empty(min(total.numel(), BLOCK))
-    for part, after, before in zip(_flat(total), _flat(new), _flat(old), strict=True):
+    for part, after, before in zip(
+        _blocks(total), _blocks(new.reshape(-1)), _blocks(old.reshape(-1)), strict=True
+    ):
         change = room[: part.numel()]
         torch.sub(after, before, out=change)
         part.add_(change, alpha=factor)
 
 
-def _flat(values: torch.Tensor) -> Any:
-    """Return the blocks of a tensor, flat."""
-    return values.reshape(-1).split(BLOCK)  # type: ignore[no-untyped-call]
+def _blocks(values: torch.Tensor) -> Any:
+    """Return views of the blocks of a tensor, flat.
+
+    Raises:
+        RuntimeError: its memory is not in order, so that a flat one would be a copy.
+    """
+    return values.view(-1).split(BLOCK)  # type: ignore[no-untyped-call]
