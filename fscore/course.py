@@ -165,11 +165,11 @@ class Course:
         first: Any = message
         count = 1
         if isinstance(message, Bundle):
-            first, count = next(iter(message)), len(message)
-            if not (self.devices.alike and self._even(message)):
+            if not (message and self.devices.alike and self._even(message)):
                 for one in message:
                     self.dispatch(one, after)  # type: ignore[arg-type]
                 return
+            first, count = next(iter(message)), len(message)
         nbytes = self.nbytes(first)
         if first.receiver == SERVER:
             self.bytes_up += count * nbytes

@@ -38,7 +38,7 @@ class Loop:
         """
         count = 1
         if isinstance(event, Bundle):
-            if not self.whole(event.kind):
+            if not (event and self.whole(event.kind)):
                 for one in event:
                     self.schedule(one, at)
                 return

@@ -148,6 +148,17 @@ def test_places_in_the_order_are_those_of_single_events():
     assert restored.delivered == 5
 
 
+def test_a_bundle_of_nothing_is_nothing():
+    loop = Loop(print, whole=lambda kind: True)
+    for label in ("a", "b"):
+        loop.schedule(Bundle(Ping, {"label": []}), 1.0)
+        loop.schedule(Ping(label), 1.0)
+    assert taken(loop) == [Ping("a"), Ping("b")]
+    course = tiny_course(EQUAL + LINKED)
+    course.dispatch(Bundle(Message, {"sender": [], "receiver": []}))
+    assert (course.messages, course.loop.dump()["heap"]) == (0, [])
+
+
 def test_the_past_is_refused_for_bundles_too():
     loop = Loop(print, now=2.0, whole=lambda kind: True)
     with pytest.raises(ValueError, match="Ping cannot happen at 1"):
