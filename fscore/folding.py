@@ -36,7 +36,7 @@ def joined(outputs: Sequence[Output], name: str) -> torch.Tensor | None:
     pieces = [
         run[0].shared[name][[one.place for one in run]]
         if isinstance(run[0], Slice)
-        else run[0][name][None]
+        else torch.stack([one[name] for one in run])
         for run in runs
     ]
     return torch.cat(pieces)

@@ -408,7 +408,8 @@ def test_a_public_group_is_joined_in_the_order_of_the_outputs_however_they_hold_
     second = {name: value + 100 for name, value in first.items()}
     slices = [Slice(first, 2), Slice(first, 0), Slice(second, 3), Slice(second, 1), Slice(first, 1)]
     plain = {"weight": torch.tensor(-1.0), "metrics": torch.tensor([-1.0, -2.0])}
-    outputs = [Output(i, values) for i, values in enumerate([*slices[:3], plain, *slices[3:]])]
+    held = [*slices[:3], plain, plain, *slices[3:]]
+    outputs = [Output(i, values) for i, values in enumerate(held)]
     for name in plain:
         expected = torch.stack([output.values[name] for output in outputs])
         assert torch.equal(joined(outputs, name), expected)
