@@ -26,7 +26,10 @@ PEERS = {
     "pfl": ("pfl", [["pfl"]]),
     "fedlab": (
         "fedlab_peer",
-        [["--no-deps", "fedlab==1.3.0"], ["nvidia-ml-py", "pandas", "scikit-learn", "tqdm"]],
+        [
+            ["--no-deps", "fedlab==1.3.0"],
+            ["nvidia-ml-py", "pandas", "pillow", "scikit-learn", "tqdm"],
+        ],
     ),
     "flower": ("flwr, ray", [["flwr[simulation]"]]),
 }
