@@ -110,11 +110,17 @@ def main() -> None:
     parser.add_argument("workloads", nargs="*", default=["W0", "W1"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--flower", action="store_true", help="also Flower on Ray: minutes")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", default=[""], help="contenders whose names begin so"
+    )
     options = parser.parse_args()
     wrong = [name for name in options.workloads if name not in WORKLOADS]
     if wrong or options.repeats < 1:
         parser.error(f"workloads are {', '.join(WORKLOADS)}, and at least 1 repeat is expected")
-    commands = contenders(options.flower)
+    known = contenders(options.flower)
+    commands = {n: words for n, words in known.items() if n.startswith(tuple(options.only))}
+    if not commands:
+        parser.error(f"--only: contenders are {', '.join(known)}")
     print(platform.processor() or platform.machine())
     for workload in options.workloads:
         found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
