@@ -87,6 +87,7 @@ def cli(context: click.Context, debug: bool) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> Any:
     """Run the command line; the exit code says what went wrong (see `fscore.errors`)."""
+    from fscore.builtin.executors.base import memory_ran_out
     from fscore.errors import FscoreError
 
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -107,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     except (Exception, SystemExit) as error:
         if "--debug" in words:
             traceback.print_exc()
+        if memory_ran_out(error):
+            click.echo(f"error: memory ran out: {str(error) or type(error).__name__}", err=True)
+            sys.exit(1)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         click.echo(
             f"error: {frame.filename}, line {frame.lineno}, in {frame.name}: {type(error).__name__}: {error}. "

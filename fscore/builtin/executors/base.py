@@ -46,3 +46,9 @@ class OneByOne(ChunkedExecutor):
         from fscore.builtin.executors.lane import Lane
 
         return Lane(site, precision=self.precision)
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory: the machine's fault, and no client's."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "allocate memory" in str(error)

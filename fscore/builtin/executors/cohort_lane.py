@@ -17,6 +17,7 @@ from attrs import define, evolve, field
 
 from fscore.builtin.executors.apart import Apart, pieces_of
 from fscore.builtin.executors.arena import Arena, InPlace, store
+from fscore.builtin.executors.base import memory_ran_out
 from fscore.builtin.executors.feed import Buffers, Data, Feed, Rows, whole
 from fscore.builtin.executors.lane import Lane, expanded
 from fscore.builtin.executors.lift import Lift
@@ -72,6 +73,11 @@ class CohortLane(Lane):
         except FscoreError:
             raise
         except Exception as error:
+            if memory_ran_out(error):
+                raise CourseError(
+                    f"executor.chunk: memory ran out for {len(batch.jobs)} clients at once. "
+                    "Remedy: a smaller chunk, or fewer workers."
+                ) from error
             return self._one_by_one(batch, error)
 
     def attempt(self, batch: Batch) -> BatchOutput:

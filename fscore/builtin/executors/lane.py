@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, evolve, field
 
 from fscore.builtin.draws import shuffled
+from fscore.builtin.executors.base import memory_ran_out
 from fscore.builtin.executors.replica import Replicas
 from fscore.builtin.executors.summing import add_difference
 from fscore.builtin.stages import Difference, Weight
 from fscore.context import Context, Order, Passes, Phase, Samples
-from fscore.errors import FscoreError, PluginError
+from fscore.errors import CourseError, FscoreError, PluginError
 from fscore.folding import checked, empty_sums, finite, fold, fold_into, weight_of
 from fscore.kinds.trainer import Trainer
 from fscore.params import Ranges, Tensors, intersect
@@ -127,6 +128,11 @@ class Lane:
         except FscoreError:  # bad data or a broken contract concerns the course, not one client
             raise
         except Exception as error:
+            if memory_ran_out(error):
+                raise CourseError(
+                    f"executor: memory ran out while client {job.task.client} was computed. "
+                    "Remedy: fewer workers, smaller batches or a smaller model."
+                ) from error
             return Output(job.task.id, error=f"{type(error).__name__}: {error}")
 
     def _train(self, job: Job, wire: bool, raw: bool) -> Output:

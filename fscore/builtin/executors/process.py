@@ -226,6 +226,15 @@ class Pool:
             self.workers.remove(worker)
 
     def _fork(self) -> Worker:
+        try:
+            return self._forked()
+        except OSError as error:
+            raise CourseError(
+                f"executor.workers: a worker cannot be started ({error.strerror}). "
+                "Remedy: fewer workers, or a higher limit (ulimit -n, ulimit -u)."
+            ) from error
+
+    def _forked(self) -> Worker:
         context = multiprocessing.get_context("fork")
         ours, theirs = context.Pipe()
         inbox, outbox = Region(1), Region(2)

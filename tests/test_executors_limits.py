@@ -1,0 +1,99 @@
+"""Limits of the machine: memory and open files that run out end the course, and are nobody's failure."""
+
+import os
+import resource
+
+import pytest
+from attrs import define
+
+from fscore.builtin.trainers import SGD
+from fscore.cli import main
+from fscore.component import Component
+from fscore.errors import CourseError
+from fscore.hookspecs import hookimpl
+from fscore.tasks import Batch
+from fscore.testing import fs_course, tiny_course
+
+
+@define(eq=False, slots=False)
+class Hungry(SGD):
+    """Wants more memory than there is, once the course has begun."""
+
+    name = "hungry"
+    begun = False
+
+    def finish(self, variables, context):
+        if self.begun:
+            variables["model"].new_empty(1 << 60)
+        return super().finish(variables, context)
+
+
+@define(eq=False)
+class HungryPlugin(Component):
+    name = "hungry_plugin"
+
+    @hookimpl
+    def fscore_register_trainers(self):
+        return [Hungry]
+
+    @hookimpl
+    def fscore_course_started(self, course):
+        course.trainer.begun = True
+
+
+ALONE = (
+    "executor: memory ran out while client {} was computed. "
+    "Remedy: fewer workers, smaller batches or a smaller model."
+)
+
+
+@pytest.mark.parametrize("executor", ["serial", "thread", "process"])
+def test_memory_that_runs_out_fails_the_course_and_no_client(executor):
+    changes = {"executor.use": executor, "evaluation.every": 0}
+    run = fs_course('[trainer]\nuse = "hungry"', plugins=[HungryPlugin], changes=changes)
+    assert run.result.status == "failed"
+    assert run.result.reason in {ALONE.format(client) for client in range(8)}
+    assert not any("task_failed" in call for call in run.calls)
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_memory_that_runs_out_for_many_clients_is_never_made_up_for(fallback):
+    """One by one there may be enough, and the bits would follow the machine's load."""
+    changes = {"executor.use": "cohort", "executor.fallback": fallback, "evaluation.every": 0}
+    run = fs_course('[trainer]\nuse = "hungry"', plugins=[HungryPlugin], changes=changes)
+    assert run.result.status == "failed"
+    assert run.result.reason == (
+        "executor.chunk: memory ran out for 4 clients at once. "
+        "Remedy: a smaller chunk, or fewer workers."
+    )
+
+
+def test_memory_that_runs_out_elsewhere_is_no_broken_plugin(monkeypatch, capsys):
+    def hungry(*args, **kwargs):
+        bytearray(1 << 62)
+
+    monkeypatch.setattr("fscore.cli.cli.main", hungry)
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "x.toml"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: memory ran out: MemoryError\n"
+
+
+def test_workers_that_cannot_be_started_are_said_so():
+    course = tiny_course(changes={"executor.use": "process", "executor.workers": 5})
+    jobs = [course.opener.job(task) for task in course.issue(course.sample(4))]
+    batches = [Batch((job,), sum=False) for job in jobs]
+    course.executor.start(course.site)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 8, hard))
+    try:
+        with pytest.raises(CourseError) as caught:
+            list(course.executor.compute(batches))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        course.executor.stop()
+    assert str(caught.value) == (
+        "executor.workers: a worker cannot be started (Too many open files). "
+        "Remedy: fewer workers, or a higher limit (ulimit -n, ulimit -u)."
+    )
