@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from attrs import define, field
 
+from fscore.builtin.executors.losses import one_per_sample
 from fscore.builtin.executors.many import Guard, Many, NotLifted, One, shared
 from fscore.builtin.executors.norms import Norms
 from fscore.builtin.executors.program import Program, Unrepeatable, record
@@ -252,6 +253,7 @@ class Lift:
             one = Samples(batch["x"], batch["y"], batch.get("valid"), batch["numbers"])
             with self.norms.watching(trained) as statistics:
                 each = loss(trained, one, self._one(tables, context))
+            one_per_sample(each, len(one.y), self.site)
             return each.mean() if scale is None else (each * batch["scale"]).sum(), statistics
 
         def lifted(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -11,6 +11,7 @@ import torch
 from fscore.builtin.executors.cohort_lane import CohortLane, brief
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.executors.norms import unliftable
+from fscore.builtin.executors.reads import Reads
 from fscore.errors import FscoreError
 from fscore.tasks import Batch, BatchOutput, Task
 
@@ -22,6 +23,9 @@ CLIENTS = 3
 """Clients that are computed both ways before the course."""
 ABSOLUTE, RELATIVE = 1e-4, 1e-2
 """How far the two ways may lie apart: rounding that grows over a client's steps, and not another algorithm."""
+
+READ = ("data-dependent control flow", "calling .item()")
+"""What `vmap` says where a lifted piece reads a value."""
 
 
 def obstacle(course: Course, device: str = "cpu") -> str:
@@ -59,22 +63,34 @@ def _difference(course: Course, device: torch.device) -> str:
     found = (c for c in range(course.population.size) if c not in unseen)
     clients = [client for client, _ in zip(found, range(CLIENTS), strict=False)]
     jobs = [course.opener.job(Task(-1 - i, c, 0)) for i, c in enumerate(clients)]
-    name = course.trainer.name
+    name, reads = course.trainer.name, Reads()
     try:
         outputs = Lane(course.site).batch(Batch(tuple(jobs), sum=False)).outputs
         whole = [(job, o) for job, o in zip(jobs, outputs, strict=True) if not o.error]
         if not whole:
             return ""
         many = CohortLane(course.site, device, cache=1 << 24)
-        done = many.attempt(Batch(tuple(job for job, _ in whole), sum=False))
+        with reads:
+            done = many.attempt(Batch(tuple(job for job, _ in whole), sum=False))
     except FscoreError:  # bad data: the course says so when it comes to them
         return ""
     except Exception as error:
+        if reads.lifted and any(sign in str(error) for sign in READ):
+            return _told(name, reads.lifted)
         return f"trainer '{name}' fails for many clients at once ({brief(error)})"
+    if reads.flat:
+        return _told(name, reads.flat)
     worst = _apart(done, BatchOutput(tuple(output for _, output in whole)))
     if worst:
         return f"trainer '{name}' gives something else for many clients than for one ({worst})"
     return ""
+
+
+def _told(trainer: str, place: str) -> str:
+    return (
+        f"trainer '{trainer}' reads a tensor's value in {place}, one value for all clients that are computed at once "
+        "(torch.where and torch.clamp take each client's own)"
+    )
 
 
 def _apart(many: BatchOutput, serial: BatchOutput) -> str:
