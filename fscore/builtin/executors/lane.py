@@ -12,11 +12,12 @@ from attrs import define, evolve, field
 
 from fscore.builtin.draws import shuffled
 from fscore.builtin.executors.base import memory_ran_out
+from fscore.builtin.executors.losses import one_per_sample
 from fscore.builtin.executors.replica import Replicas
 from fscore.builtin.executors.summing import add_difference
 from fscore.builtin.stages import Difference, Weight
 from fscore.context import Context, Order, Passes, Phase, Samples
-from fscore.errors import CourseError, FscoreError, PluginError
+from fscore.errors import CourseError, FscoreError
 from fscore.folding import checked, empty_sums, finite, fold, fold_into, weight_of
 from fscore.kinds.trainer import Trainer
 from fscore.params import Ranges, Tensors, intersect
@@ -381,16 +382,6 @@ class Lane:
             found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
         return {name: tuple(islice(found, len(own))) for name, own in leaves.items()}
 
-    def _loss_of(self) -> str:
-        """Say whose losses are differentiated: the objective's, unless the trainer has its own."""
-        trainer, objective = self.site.trainer, self.site.objective
-        own = type(trainer).loss is not Trainer.loss
-        return (
-            f"trainer '{trainer.name}': loss()"
-            if own
-            else f"objective '{objective.name}': losses()"
-        )
-
     def _mean(
         self, loss: Loss, variables: Tensors, batch: Samples, context: Context
     ) -> torch.Tensor:
@@ -399,12 +390,7 @@ class Lane:
 
         size = batch.y.shape[0]
         with torch.enable_grad():
-            each = loss(variables, batch, context)
-            if each.shape != (size,):
-                raise PluginError(
-                    f"{self._loss_of()} gave shape {tuple(each.shape)}, expected one loss per sample ({size},)"
-                )
-            mean = each.mean()
+            mean = one_per_sample(loss(variables, batch, context), size, self.site).mean()
         context.loss_sum += float(mean.detach()) * size
         context.seen += size
         return mean
