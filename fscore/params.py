@@ -279,5 +279,5 @@ def as_bytes(tensor: torch.Tensor) -> Any:
     """Return a contiguous CPU tensor's memory as a buffer of bytes."""
     import torch
 
-    flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    flat: Any = tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()
     return memoryview(flat)

@@ -70,7 +70,10 @@ class Site:
             self._cache.move_to_end(key)
             return self._cache[key]
         samples = self._load(client, part)
-        if part == "train" and not len(samples.y):
+        x, y = len(samples.x), len(samples.y)
+        if x != y:
+            raise DataError(f"data: client {client}: x has {x} samples, y has {y}")
+        if part == "train" and not y:
             raise DataError(f"data: client {client} has no training samples")
         self._cache[key] = samples
         if len(self._cache) > self.CACHED:
@@ -82,12 +85,11 @@ class Site:
         if name == "probe":
             data = self.data(client, "test")
             return self.attacks[int(place)][0].probe(data) or Samples(data.x[:0], data.y[:0])
-        if client == SERVER:
-            owned = self.dataset.server(part)
-            if owned is None:
-                raise DataError(f"data: the server owns no '{part}' data")
-            return owned
-        return self.dataset.client(client, part)
+        if client != SERVER:
+            return self.dataset.client(client, part)
+        if (owned := self.dataset.server(part)) is None:
+            raise DataError(f"data: the server owns no '{part}' data")
+        return owned
 
     def options(self, task: Task) -> Mapping[str, Any]:
         """Return the trainer's per-client options as this task has them."""
@@ -98,8 +100,7 @@ class Site:
 
     def seconds_of_work(self, task: Task) -> float:
         """Return the sample gradients of a task."""
-        samples = self.dataset.samples(task.client)
-        return self.trainer.work(samples, self.options(task))
+        return self.trainer.work(self.dataset.samples(task.client), self.options(task))
 
     def context(self, job: Job, **callables: Any) -> Context:
         """Return the context of a job; the executor gives the callables that compute losses and gradients."""
@@ -113,8 +114,7 @@ class Site:
             first_model=self.initial,
             **callables,
         )
-        if job.part == "train":
-            for attack, controlled in self.attacks:
-                if job.task.client in controlled:
-                    context.data = attack.poison(context.data, context)
+        for attack, controlled in self.attacks if job.part == "train" else ():
+            if job.task.client in controlled:
+                context.data = attack.poison(context.data, context)
         return context

@@ -121,9 +121,34 @@ def _objects_fit(plugins: Sequence[Any], model: Any, data: Any) -> None:
             lines.append(
                 f"data: client {place}: expected a pair of fscore.context.Samples, for training and test"
             )
+        else:
+            lines += [problem for part in pair if (problem := _samples_fit(place, part))][:1]
+        if lines:
             break
+    if data is not None and not isinstance(data, Component) and not pairs:
+        lines.append("data: expected at least one client")
     if lines:
         raise ConfigError(lines)
+
+
+def _samples_fit(client: int, samples: Samples) -> str:
+    """Return what is wrong with samples that were handed over; empty: nothing."""
+    import torch
+
+    x, y = samples[:2]
+    if not all(isinstance(values, torch.Tensor) and values.ndim for values in (x, y)):
+        return (
+            f"data: client {client}: expected tensors x (samples, ...) and y (samples, ...), "
+            f"got {_described(x)} and {_described(y)}"
+        )
+    if len(x) != len(y):
+        return f"data: client {client}: x has {len(x)} samples, y has {len(y)}"
+    return ""
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ + ("" if shape is None else f" {tuple(shape)}")
 
 
 def resume(

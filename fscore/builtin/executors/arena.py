@@ -90,7 +90,7 @@ class InPlace:
         """Return the samples of each (client, part).
 
         Raises:
-            NotLifted: clients have samples of different shapes.
+            NotLifted: clients have samples of different shapes or types.
         """
         try:
             places = [self._places[key] for key in wanted]
@@ -112,6 +112,7 @@ class InPlace:
         if not place:
             self._x, self._y = (Span(v.dtype, tuple(v.shape[1:])) for v in samples[:2])
             self._where = np.empty((64, 3), dtype=np.int64)
+        _alike(samples, self._x.dtype, self._y.dtype)
         x, y = (
             _plain(v, span.dtype) for v, span in zip(samples[:2], (self._x, self._y), strict=True)
         )
@@ -123,6 +124,22 @@ class InPlace:
         self._where[place] = x.data_ptr(), y.data_ptr(), y.shape[0]
         self._places[key] = place
         self._bytes += x.nbytes + y.nbytes
+
+
+def _alike(samples: Samples, x: torch.dtype, y: torch.dtype) -> None:
+    """Refuse samples of another type than those that are there, unless a model and an objective make the same of both.
+
+    Raises:
+        NotLifted: they are.
+    """
+    if not _serves(samples.x.dtype, x) or not (
+        _serves(samples.y.dtype, y) or (samples.y.is_floating_point() and y.is_floating_point)
+    ):
+        raise NotLifted("clients have samples of different types")
+
+
+def _serves(one: torch.dtype, other: torch.dtype) -> bool:
+    return one == other or {one, other} == {torch.int32, torch.int64}
 
 
 def _plain(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -147,7 +164,7 @@ class Arena:
         """Return the samples of each (client, part), after loading what is missing.
 
         Raises:
-            NotLifted: clients have samples of different shapes.
+            NotLifted: clients have samples of different shapes or types.
         """
         missing = [key for key in dict.fromkeys(wanted) if key not in self._where]
         if missing:
@@ -165,6 +182,7 @@ class Arena:
         self._reserve(data)
         for key, samples in zip(missing, data, strict=True):
             start, stop = self._used, self._used + len(samples.y)
+            _alike(samples, self.x.dtype, self.y.dtype)
             if samples.x.shape[1:] != self.x.shape[1:] or samples.y.shape[1:] != self.y.shape[1:]:
                 raise NotLifted("clients have samples of different shapes")
             self.x[start:stop].copy_(samples.x)

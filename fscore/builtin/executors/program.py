@@ -78,6 +78,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.nondeterministic_seeded in func.tags:
             raise Impure(f"it draws random numbers ({func})")
         if func._schema.is_mutable:  # noqa: SLF001
+            if any(_identity(v) not in self._places for v in _written(func, args)):
+                raise Impure(f"it changes a tensor that stays from call to call ({func})")
             raise Unrepeatable(f"it changes a tensor in place ({func})")
         known = self._known(args), tuple((k, self._known(v)) for k, v in (kwargs or {}).items())
         result = func(*args, **(kwargs or {}))
@@ -111,6 +113,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def refs(self, values: Sequence[torch.Tensor]) -> tuple[Ref, ...]:
         """Return the registers of tensors."""
         return tuple(self._known(value) for value in values)
+
+
+def _written(func: Any, args: Sequence[Any]) -> list[torch.Tensor]:
+    """Return the tensors that an operation changes in place."""
+    pairs = zip(func._schema.arguments, args, strict=False)  # noqa: SLF001
+    written = [v for a, v in pairs if a.alias_info is not None and a.alias_info.is_write]
+    return [v for v in written if isinstance(v, torch.Tensor) and v.numel()]
 
 
 def _alike(args: Sequence[Any], result: Any) -> bool:

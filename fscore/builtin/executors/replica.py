@@ -31,6 +31,9 @@ class Replica:
         self.grad = torch.zeros_like(self.values)
         self.module = module
         self.space.bind(module, self.values)
+        kept = {entry.name for entry in self.space.entries}
+        loose = [buffer for name, buffer in module.named_buffers() if name not in kept]
+        self._loose = [(buffer, buffer.clone()) for buffer in loose]
         self.flat.grad = self.grad
         for entry in self.space.entries:
             if entry.trainable:
@@ -41,6 +44,12 @@ class Replica:
             factors.watch(module)
         self._ranges: Ranges = site.space.trainable
         self._arrange()
+
+    def begin(self, values: torch.Tensor) -> None:
+        """Take over parameters (P,); buffers beside them (whole numbers, as counts of batches) are as in the first model."""
+        self.values.copy_(values)
+        for buffer, first in self._loose:
+            buffer.copy_(first)
 
     def train_only(self, ranges: Ranges) -> None:
         """Ask for gradients of parameters that lie in `ranges`, and of no others."""
@@ -114,7 +123,7 @@ class Replicas:
         loaded = {}
         for name, values in start.items():
             if values.shape == self.site.initial.shape:
-                self[name].values.copy_(values)
+                self[name].begin(values)
                 loaded[name] = self[name].flat
             else:
                 loaded[name] = values.clone()
@@ -127,7 +136,7 @@ class Replicas:
         replica = self._bound.get(id(params))
         if replica is None and not torch.is_grad_enabled():
             replica = self[""]
-            replica.values.copy_(params)
+            replica.begin(params)
         return replica
 
     def mode(self, *, train: bool) -> None:
