@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fscore.site import Site
 
 
-RARELY = (20_000, 10, 10)
+GC_THRESHOLDS = (20_000, 10, 10)
 """Thresholds of the garbage collector while a course runs: with Python's, each wave of tasks is searched many times."""
 
 
@@ -377,7 +377,7 @@ class Course:
         """Run to the end of the course, or until `until` holds between two events (then None is returned)."""
         self.reporting.began = time.monotonic()
         thresholds = gc.get_threshold()
-        gc.set_threshold(*RARELY)
+        gc.set_threshold(*GC_THRESHOLDS)
         try:
             self.executor.start(self.site)
             for reporter in self.reporters:

@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import define, field
 
-from fscore.events import Bundle, Condition, Event, kind_of
+from fscore.events import Bundle, Condition, Event, class_of
 
 
 @define(eq=False)
@@ -44,7 +44,7 @@ class Loop:
                 return
             count = len(event)
         if not self.now <= at < math.inf:
-            raise ValueError(f"{kind_of(event).__name__} cannot happen at {at}: now is {self.now}")
+            raise ValueError(f"{class_of(event).__name__} cannot happen at {at}: now is {self.now}")
         if isinstance(event, Condition) and event.once:
             if (at, event) in self._once:
                 return

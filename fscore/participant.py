@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from attrs import define, field, frozen
 
 from fscore.errors import PluginError, nearest
-from fscore.events import Bundle, Condition, Event, Message, Role, kind_of
+from fscore.events import Bundle, Condition, Event, Message, Role, class_of
 
 if TYPE_CHECKING:
     from fscore.course import Course
@@ -75,7 +75,7 @@ class Participant:
         loop.schedule(condition, loop.now + after)
 
     def _declared(self, event: Event | Bundle) -> None:
-        handler, kind = self._running, kind_of(event)
+        handler, kind = self._running, class_of(event)
         if handler is not None and kind not in handler.mark.emits:
             raise PluginError(
                 f"{handler.name} emits {kind.__name__}, which it does not declare. "
@@ -152,7 +152,7 @@ class Handlers:
 
     def deliver(self, event: Event | Bundle) -> None:
         """Call the handlers of an event, or of a bundle, at its receiver."""
-        for handler in self.of_class(kind_of(event)):
+        for handler in self.of_class(class_of(event)):
             handler(event)
 
     def bundled(self, cls: type[Event]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from fscore.builtin.views import found
+from fscore.builtin.views import scores
 from fscore.component import figures_of
 from fscore.folding import joined
 from fscore.params import Tensors, digest
@@ -74,7 +74,7 @@ class Reporting:
             "staleness": sum(staleness) / max(1, len(staleness)),
         }
         for attack in course.attacks:
-            self.last.update(found(attack, course, opened, slots))
+            self.last.update(scores(attack, course, opened, slots))
 
     # ------------------------------------------------------------------------ one version
 

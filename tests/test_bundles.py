@@ -224,3 +224,10 @@ def test_constant_devices_are_alike_only_without_availability_and_faults():
     away = tiny_course(EQUAL + '[devices]\navailability = { use = "sessions" }\n')
     assert not dropping.devices.alike
     assert not away.devices.alike
+
+
+def test_columns_of_unequal_length_are_refused():
+    for bundle in (Bundle(Ping, {"label": ["a", "b"], "at": [1]}),
+                   Bundle(Letter, {"sender": [1], "receiver": [2, 3], "body": [b""]})):  # fmt: skip
+        with pytest.raises(ValueError, match="zip"):
+            list(bundle)

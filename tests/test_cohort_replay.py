@@ -101,3 +101,17 @@ def test_equal_numbers_of_different_types_are_different_arguments():
     for found, expected in zip(program.of(4)([y]), function(y), strict=True):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
+
+
+def test_clients_of_several_steps_are_tried_where_there_are_some():
+    """The first three take one step each, in which nothing that is kept is used again."""
+    text = TEXT.replace("clients = 8", "clients = 60").replace(
+        "min_samples = 20", "min_samples = 2"
+    )
+    text = text.replace("max_samples = 20", "max_samples = 200")
+    text = text.replace("epochs = 2.0", 'epochs = 1.0\nuse = "keeping"')
+    text = text.replace("batch_size = 5", "batch_size = 16")
+    course = tiny_course(text, plugins=[Trainers], changes={"course.seed": 13})
+    counts = [course.dataset.samples(client) for client in range(60)]
+    assert max(counts[:3]) <= 16 < max(counts)
+    assert "keeping" in obstacle(course)

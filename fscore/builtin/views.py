@@ -59,7 +59,7 @@ VIEWS: dict[str, Callable[[Course, Opened, Tensors], Any]] = {
 }
 
 
-def found(attack: Attack, course: Course, opened: Opened, slots: Tensors) -> dict[str, float]:
+def scores(attack: Attack, course: Course, opened: Opened, slots: Tensors) -> dict[str, float]:
     """Give an attack the view that its threat model grants, and return the score of its claims by metric."""
     view = {name: VIEWS[name](course, opened, slots) for name in sorted(attack.sees)}
     if not view:
@@ -70,5 +70,5 @@ def found(attack: Attack, course: Course, opened: Opened, slots: Tensors) -> dic
     if not claims:
         return {}
     truth = {t.client: course.site.data(t.client, "train") for t in opened.cohort.tasks}
-    scores = attack.score(claims, truth)
-    return {f"{attack.name}_{name}": value for name, value in scores.items()}
+    found = attack.score(claims, truth)
+    return {f"{attack.name}_{name}": value for name, value in found.items()}

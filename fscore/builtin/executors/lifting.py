@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from fscore.course import Course
     from fscore.params import Tensors
 
-CLIENTS = 3
-"""Clients that are computed both ways before the course."""
+CLIENTS, AMONG = 3, 100
+"""Clients that are computed both ways before the course: of so many, the first that take several steps."""
 ABSOLUTE, RELATIVE = 1e-4, 1e-2
 """How far the two ways may lie apart: rounding that grows over a client's steps, and not another algorithm."""
 
@@ -60,8 +61,10 @@ def _in_a_fork(question: Callable[[], str]) -> str:
 def _difference(course: Course, device: torch.device) -> str:
     """Compute a few clients both ways and return what is wrong, if anything is."""
     unseen = course.population.unseen
-    found = (c for c in range(course.population.size) if c not in unseen)
-    clients = [client for client, _ in zip(found, range(CLIENTS), strict=False)]
+    first = islice((c for c in range(course.population.size) if c not in unseen), AMONG)
+    size = getattr(course.trainer, "batch_size", 0)
+    # what a trainer wrongly keeps from step to step shows in the second
+    clients = sorted(first, key=lambda c: course.dataset.samples(c) <= size)[:CLIENTS]
     jobs = [course.opener.job(Task(-1 - i, c, 0)) for i, c in enumerate(clients)]
     name, reads = course.trainer.name, Reads()
     try:

@@ -218,7 +218,7 @@ class Total:
             if self._layout[name].public:
                 if name not in self._public:
                     shape = (len(self._batch.jobs), *value.shape[1:])
-                    self._public[name] = torch.empty(shape, dtype=value.dtype)
+                    self._public[name] = torch.zeros(shape, dtype=value.dtype)
                 self._public[name][places] = value.cpu()
 
     def output(self) -> BatchOutput:
