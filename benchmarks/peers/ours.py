@@ -40,7 +40,7 @@ def executor_of(name: str, choice: str) -> dict[str, object]:
     if choice == "two" and name in SMALL:
         return {"use": "process", "workers": 2, "inside": "cohort"}
     if choice == "two":
-        return {"use": "thread", "workers": 2, "chunk": 2}
+        return {"use": "thread", "workers": 2}
     if choice == "cuda":
         return {"use": "cohort", "device": "cuda", "memory": 16_000.0}
     if choice == "bf16":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
+from fscore.builtin.executors.base import PARALLEL
 from fscore.builtin.executors.cohort import MEGABYTE, CohortExecutor
 from fscore.builtin.executors.process import ProcessExecutor
 from fscore.builtin.executors.serial import SerialExecutor
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 OPERATIONS = 2e6
 """Counted operations per client and step up to which many clients at once are faster on a CPU."""
-PARALLEL = 1e9
-"""Counted operations per version from which several cores are worth their messages."""
 LARGE = 1_000_000
 """Parameters from which threads do as well as processes, in half the memory; not for layers that draw random numbers."""
 
@@ -57,10 +56,11 @@ class AutoExecutor(Executor):
         made: Executor = SerialExecutor(chunk=self.chunk) if why_not else many
         cores = usable_cores()
         work = found.operations * found.steps * course.book.wanted
-        if cores > 1 and work >= PARALLEL and self.device == "cpu":
-            made = self._parallel(course, made, cores)
-        chosen = made.resolve(course)
         told = f"a version counts {_short(work)} operations, parallel from {_short(PARALLEL)}"
+        if work >= PARALLEL and self.device == "cpu":
+            made = self._parallel(course, made, cores) if cores > 1 else made
+            told += "" if cores > 1 else " if there were several cores"
+        chosen = made.resolve(course)
         place = " on the CPU" if why_not and self.device != "cpu" else ""
         chosen.reason = f"{_described(chosen)}{place}: {why_not or _why(found)}; {told}"
         return chosen
@@ -106,7 +106,8 @@ def _described(executor: Executor) -> str:
     inside = f" with {executor.inside}" if isinstance(executor, ProcessExecutor) else ""
     workers = getattr(executor, "workers", None)
     counted = f" x {workers}" if workers else ""
-    return f"{executor.name}{counted}{inside}, {executor.chunk} clients a batch"
+    clients = "1 client" if executor.chunk == 1 else f"{executor.chunk} clients"
+    return f"{executor.name}{counted}{inside}, {clients} a batch"
 
 
 def _short(number: float) -> str:

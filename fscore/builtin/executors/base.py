@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from fscore.site import Site
 
 
+PARALLEL = 1e9
+"""Counted operations per version from which several cores are worth their messages."""
+MOST, SHARES = 8, 4
+"""Clients of a batch that are computed one at a time; batches that a version is cut into at least, if cores may share it."""
+
+
 @define(eq=False, slots=False)
 class ChunkedExecutor(Executor):
     """An executor whose chunk follows from the course."""
@@ -27,8 +33,15 @@ class ChunkedExecutor(Executor):
         return evolve(self, chunk=self.chunk or self.chunk_of(course))
 
     def chunk_of(self, course: Course) -> int:
-        """Return how many tasks form a batch where the file does not say it: a function of the course alone."""
-        return 8
+        """Return how many tasks form a batch where the file does not say it: a function of the course alone.
+
+        A quarter of a version that is worth several cores, so that they have equal shares of a small cohort too.
+        """
+        from fscore.builtin.executors.counting import cost
+
+        found, wanted = cost(course), course.book.wanted
+        worth = found.operations * found.steps * wanted >= PARALLEL
+        return max(1, min(MOST, wanted // SHARES)) if worth else MOST
 
 
 @define(eq=False, slots=False)
