@@ -98,3 +98,12 @@ def test_the_console_prints_one_line_per_version_where_there_is_no_terminal(caps
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("version ")]
     assert len(lines) == 3
     assert all("test_loss" in line for line in lines)
+
+
+def test_the_console_begins_with_what_auto_chose_and_why(capsys):
+    toml = '[[reporter]]\nuse = "console"\n[executor]\nuse = "{}"'
+    course = fs_course(toml.format("auto")).course
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == f"executor: {course.executor.reason}"
+    fs_course(toml.format("serial"))
+    assert capsys.readouterr().out.startswith("version ")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @define(eq=False, slots=False)
 class Console(Reporter):
-    """A live line on a terminal, plain lines elsewhere, and a final table."""
+    """The executor that `auto` chose, a live line on a terminal, plain lines elsewhere, and a final table."""
 
     name = "console"
     every: int = option(1, doc="Versions between plain lines.", validator=ge(1))
@@ -32,6 +32,9 @@ class Console(Reporter):
 
         self.rich = Rich()
         self.progress: Progress | None = None
+        if course.executor.reason:
+            said = f"executor: {course.executor.reason}"
+            self.rich.print(said, highlight=False, markup=False, soft_wrap=True)
         if self.rich.is_terminal:
             self.progress = Progress(
                 TextColumn("{task.fields[course]}"),
