@@ -88,6 +88,7 @@ def test_commands_that_documents_name_exist():
 # ------------------------------------------------------------------------ Python on the pages
 
 GUIDE = (ROOT / "docs" / "plugin-authors.md").read_text()
+COHORTS = (ROOT / "docs" / "cohorts.md").read_text()
 
 
 def blocks(text):
@@ -148,6 +149,29 @@ def test_the_guide_shows_plugins_that_work_in_a_course(tmp_path):
 def test_a_trainer_of_the_guide_without_its_term_is_sgd(tmp_path):
     prox = named(tmp_path, "Prox")(mu=0.0)
     assert fs_course(given={"trainer": prox}).result.digest == fs_course().result.digest
+
+
+def test_the_plugin_of_the_guide_that_counts_results_counts_them(tmp_path):
+    run = fs_course(plugins=[named(tmp_path, "CountPlugin")])
+    assert [line["results"] for line in run.result.history] == [4, 8, 12]
+
+
+@pytest.mark.parametrize("longest", [0.01, 1e9])
+def test_the_trainer_of_the_page_on_cohorts_gives_the_model_of_serial(longest, tmp_path):
+    (text,) = blocks(COHORTS)
+    trainer = module_of(tmp_path, "cohorts", text).BoundedProx
+    models = {
+        use: fs_course(
+            given={"trainer": trainer(mu=0.5, longest=longest, epochs=5)},
+            changes={"executor.use": use},
+        )
+        for use in ("serial", "cohort", "auto")
+    }
+    serial = models["serial"].result.model["model"]
+    for use in ("cohort", "auto"):
+        assert models[use].course.executor.name == "cohort"
+        difference = (models[use].result.model["model"] - serial).abs().max()
+        assert difference < 1e-6
 
 
 def test_python_of_the_readme_runs_as_printed(tmp_path, monkeypatch):
