@@ -147,6 +147,16 @@ def test_a_data_set_whose_x_and_y_differ_in_length_fails_the_course(executor):
     assert (done.status, done.reason) == ("failed", "data: client 4: x has 3 samples, y has 4")
 
 
+def test_a_model_that_cannot_be_copied_is_refused():
+    model = linear()
+    model.cached = model[0].weight * 2
+    with pytest.raises(ConfigError) as caught:
+        result("serial", clients(), model)
+    text = str(caught.value)
+    assert text.startswith("model: the module cannot be copied: RuntimeError: Only Tensors created")
+    assert "\n" not in text
+
+
 # ---------------------------------------------------------------------------- state beside the parameters
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from fscore.builtin.executors import factors, lane
 from fscore.builtin.executors.factors import Factors
@@ -72,6 +73,32 @@ class Probed(nn.Module):
         return self.last(torch.tanh(self.inner(x - slope.detach() - scale.mean())))
 
 
+class Read(nn.Module):
+    """A layer reads another one's weight as its samples: a factor that is stepped before it would be used."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(FEATURES, FEATURES)
+        self.last = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.inner(x))) + self.last(self.inner.weight).mean(0)
+
+
+class Again(nn.Module):
+    """Computes a layer again in the backward pass, which adds to the gradient of its weight by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(FEATURES, FEATURES)
+        self.last = nn.Linear(FEATURES, CLASSES)
+
+    def forward(self, x):
+        x = x.detach().requires_grad_()
+        inner = checkpoint(lambda v: torch.tanh(self.inner(v)), x, use_reentrant=True)
+        return self.last(inner + 0.1 * self.inner(x))
+
+
 class Own(nn.Linear):
     def forward(self, x):
         return super().forward(2 * x)
@@ -91,7 +118,7 @@ def owned():
 
 
 MODELS = {
-    "mlp": mlp, "twice": Twice, "tied": Tied, "penal": Penal, "probed": Probed, "normed": normed,
+    "mlp": mlp, "twice": Twice, "tied": Tied, "read": Read, "penal": Penal, "probed": Probed, "normed": normed,
     "owned": owned,
 }  # fmt: skip
 SGD = '[trainer]\nuse = "sgd"\nlr = 0.2\nepochs = 2\nbatch_size = 4\n'
@@ -110,7 +137,7 @@ def given(model):
         y = torch.arange(samples) % CLASSES
         data.append((Samples(x, y), Samples(x[:0], y[:0])))
     torch.manual_seed(2)
-    return {"data": GivenData.of(data), "model": GivenModel.of(MODELS[model]())}
+    return {"data": GivenData.of(data), "model": GivenModel.of({**MODELS, "again": Again}[model]())}
 
 
 def trained(toml, model, **changes):
@@ -147,6 +174,14 @@ def test_factors_give_the_model_of_gradients(trainer, model, taken):
     toml = TRAINERS[trainer]
     torch.testing.assert_close(trained(toml, model)[0], small(toml, model), rtol=2e-6, atol=1e-6)
     assert taken
+
+
+@pytest.mark.parametrize("trainer", [*TRAINERS, "bounded"])
+def test_backward_passes_of_a_model_s_own_add_to_its_gradients(trainer, taken):
+    """What they add is in no gradient that is asked for."""
+    toml = {**TRAINERS, "bounded": SGD + "max_grad_norm = 0.1"}[trainer]
+    many, expected = trained(toml, "again")[0], small(toml, "again")
+    torch.testing.assert_close(many, expected, rtol=2e-6, atol=1e-6)
 
 
 def test_each_plain_layer_leaves_factors_and_no_other_one(taken):

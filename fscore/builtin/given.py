@@ -10,7 +10,7 @@ from attrs import define
 
 from fscore.builtin.models.headed import HeadedModel
 from fscore.component import option
-from fscore.errors import DataError
+from fscore.errors import ConfigError, DataError
 from fscore.kinds.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ class GivenModel(HeadedModel):
         from fscore.params import digest
 
         made = cls(digest=digest(module.state_dict()))
-        made.module = copy.deepcopy(module)
+        try:
+            made.module = copy.deepcopy(module)
+        except Exception as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(f"model: the module cannot be copied: {why[:300]}") from error
         return made
 
     def build(self, example: Samples, classes: int | None) -> torch.nn.Module:

@@ -58,7 +58,9 @@ class Factors:
         return Product(slopes.t().unsqueeze(0), inputs.unsqueeze(0))
 
 
-class _Linear(torch.autograd.Function):
+class Linear(torch.autograd.Function):
+    """A linear layer that leaves factors of its weight's gradient, where they are wanted."""
+
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any, bias: Any, factors: Factors) -> Any:
         ctx.save_for_backward(x, weight)
@@ -71,15 +73,21 @@ class _Linear(torch.autograd.Function):
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         down = slope.matmul(weight) if for_x else None
         own = None
-        if for_weight and ctx.factors.takes():
+        if for_weight and ctx.factors.takes() and not _of_parameters(weight, slope, x):
             ctx.factors.leave(ctx.weight, slope, x)
         elif for_weight:
             own = slope.flatten(0, -2).t().mm(x.flatten(0, -2))
         return down, own, slope.flatten(0, -2).sum(0) if for_bias else None, None
 
 
+def _of_parameters(weight: torch.Tensor, *factors: torch.Tensor) -> bool:
+    """Whether a factor lies among the parameters, which are stepped before it is used."""
+    own = weight.untyped_storage().data_ptr()
+    return any(factor.untyped_storage().data_ptr() == own for factor in factors)
+
+
 def _forward(part: torch.nn.Linear, factors: Factors, x: torch.Tensor) -> torch.Tensor:
     weight = part.weight
     if x.ndim < 2 or not (torch.is_grad_enabled() and weight.is_leaf and weight.requires_grad):
         return linear(x, weight, part.bias)
-    return _Linear.apply(x, weight, part.bias, factors)  # type: ignore[no-any-return,no-untyped-call]
+    return Linear.apply(x, weight, part.bias, factors)  # type: ignore[no-any-return,no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ class Lane:
     _sums_up: bool = field(init=False)
     _convolves: bool = field(init=False)
     _large: bool = field(init=False)
+    _adds: bool | None = field(default=None, init=False)
+    """Whether the model's own functions have backward passes of their own; None: it was not looked at yet."""
     _difference: Difference | None = field(init=False)
     """The stage, where no other one changes a group: then a sum needs no update by itself."""
 
@@ -378,9 +380,30 @@ class Lane:
         leaves = {name: self._replicas[name].leaves for name in context.phase.train}
         wanted = [leaf for own in leaves.values() for leaf in own]
         mean = self._mean(loss, variables, batch, context)
+        if self._accumulates(mean):
+            return self._accumulated(mean, list(leaves))
         with factors.wanted() if factors else contextlib.nullcontext():
             found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
         return {name: tuple(islice(found, len(own))) for name, own in leaves.items()}
+
+    def _accumulates(self, mean: torch.Tensor) -> bool:
+        """Whether gradients may be added to parameters by the model's own functions; found out with the first loss."""
+        from fscore.builtin.executors.factors import Linear
+        from fscore.builtin.executors.graphs import accumulates
+
+        if self._adds is None:
+            self._adds = accumulates(mean, Linear)
+        return self._adds
+
+    def _accumulated(
+        self, mean: torch.Tensor, names: Sequence[str]
+    ) -> dict[str, tuple[torch.Tensor | None, ...]]:
+        """Return what a whole backward pass adds to the gradients of parameters."""
+        replicas = {name: self._replicas[name] for name in names}
+        for replica in replicas.values():
+            replica.grad.zero_()
+        mean.backward()  # type: ignore[no-untyped-call]
+        return {name: (None, *replica.slopes()) for name, replica in replicas.items()}
 
     def _mean(
         self, loss: Loss, variables: Tensors, batch: Samples, context: Context

@@ -70,6 +70,10 @@ class Replica:
         ]
         self.leaves = [self.flat, *(named[e.name] for e in self.trained)]
 
+    def slopes(self) -> list[torch.Tensor]:
+        """Return copies of what was added to the gradient of each trained tensor."""
+        return [self.grad[entry.start : entry.stop].clone() for entry in self.trained]
+
     def joined(self, slopes: Sequence[torch.Tensor | None]) -> torch.Tensor:
         """Return the gradient (P,), in memory that is used again, of the gradients of `leaves`."""
         import torch
