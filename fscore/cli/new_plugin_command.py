@@ -62,6 +62,10 @@ clients = 20
 
 [model]
 use = "softmax"
+
+[trainer]
+use = "sgd"
+lr = 0.01
 """
 
 PLUGIN = Template('''\

@@ -13,6 +13,7 @@ TRAINER = Recipe(
     tables="""\
 [trainer]
 use = "$name"
+lr = 0.01
 pull = 0.1
 """,
     more="""
