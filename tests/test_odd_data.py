@@ -205,3 +205,26 @@ def test_many_clients_at_once_refuse_a_model_that_counts():
     assert "it changes a tensor that stays from call to call (aten.add_.Tensor)" in str(
         caught.value
     )
+
+
+class Mixing(nn.Module):
+    """Takes the mean of its batch away from each sample, so that padding is in it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.linear = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.linear(x - x.mean(0))
+
+
+@pytest.mark.parametrize("ragged", [4, 20])
+def test_padding_is_looked_at_before_the_course_where_only_later_clients_have_it(ragged):
+    """Steps of two samples: the first clients have whole ones, as many other ones have."""
+    train, test = clients()[3]
+    even = (Samples(train.x[:8], train.y[:8]), test)
+    data = [even] * ragged + [(train, test)]
+    with pytest.raises(ConfigError) as caught:
+        result("cohort", data, Mixing())
+    assert "trainer 'sgd' gives something else for many clients than for one" in str(caught.value)

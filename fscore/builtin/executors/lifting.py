@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fscore.params import Tensors
 
 CLIENTS, AMONG = 3, 100
-"""Clients that are computed both ways before the course: of so many, the first that take several steps."""
+"""Clients that are computed both ways before the course, chosen of so many."""
 ABSOLUTE, RELATIVE = 1e-4, 1e-2
 """How far the two ways may lie apart: rounding that grows over a client's steps, and not another algorithm."""
 
@@ -60,12 +60,7 @@ def _in_a_fork(question: Callable[[], str]) -> str:
 
 def _difference(course: Course, device: torch.device) -> str:
     """Compute a few clients both ways and return what is wrong, if anything is."""
-    unseen = course.population.unseen
-    first = islice((c for c in range(course.population.size) if c not in unseen), AMONG)
-    size = getattr(course.trainer, "batch_size", 0)
-    # what a trainer wrongly keeps from step to step shows in the second
-    clients = sorted(first, key=lambda c: course.dataset.samples(c) <= size)[:CLIENTS]
-    jobs = [course.opener.job(Task(-1 - i, c, 0)) for i, c in enumerate(clients)]
+    jobs = [course.opener.job(Task(-1 - i, c, 0)) for i, c in enumerate(_telling(course))]
     name, reads = course.trainer.name, Reads()
     try:
         outputs = Lane(course.site).batch(Batch(tuple(jobs), sum=False)).outputs
@@ -87,6 +82,22 @@ def _difference(course: Course, device: torch.device) -> str:
     if worst:
         return f"trainer '{name}' gives something else for many clients than for one ({worst})"
     return ""
+
+
+def _telling(course: Course) -> list[int]:
+    """Return the clients that are computed both ways: of several steps, and not all of them equally ragged.
+
+    What a trainer wrongly keeps from step to step shows in the second, and what a model makes of padding where one
+    client's last batch is shorter than another's.
+    """
+    unseen = course.population.unseen
+    first = islice((c for c in range(course.population.size) if c not in unseen), AMONG)
+    size = getattr(course.trainer, "batch_size", 0)
+    samples = {client: course.dataset.samples(client) for client in first}
+    last = {client: n % size if size else n for client, n in samples.items()}
+    found = sorted(samples, key=lambda client: samples[client] <= size)
+    ragged = [c for c in found if last[c] not in (0, last[found[0]])]
+    return [*dict.fromkeys([*found[: CLIENTS - 1], *ragged[:1], *found])][:CLIENTS]
 
 
 def _told(trainer: str, place: str) -> str:
