@@ -39,6 +39,37 @@ def largest(moved):
     return moved.abs().max().item()
 
 
+def halved(self, variables, gradient, memory, context):
+    if far(gradient["model"]):
+        gradient = {"model": gradient["model"] / 2}
+    return SGD.step(self, variables, gradient, memory, context)
+
+
+def far(values):
+    return values.abs().max() > FAR and values.sum() > FAR
+
+
+@define(eq=False)
+class InStep(SGD):
+    """Its step is a function of another name."""
+
+    name = "in_step"
+    step = halved
+
+
+@define(eq=False)
+class InHelper(SGD):
+    """Reads in a method of its own, which a piece calls."""
+
+    name = "in_helper"
+
+    def adjust(self, gradient, variables, context):
+        return gradient if self._near(gradient["model"]) else {"model": 0 * gradient["model"]}
+
+    def _near(self, values):
+        return float(values.abs().max()) < FAR
+
+
 @define(eq=False)
 class InLoss(SGD):
     name = "in_loss"
@@ -84,7 +115,7 @@ class TrainerPlugin(Component):
 
     @hookimpl
     def fscore_register_trainers(self):
-        return [InAdjust, InFinish, InLoss, InBatches, Clamped, Mean]
+        return [InAdjust, InFinish, InStep, InHelper, InLoss, InBatches, Clamped, Mean]
 
 
 def course(trainer, executor):
@@ -114,6 +145,13 @@ def test_a_piece_that_reads_a_value_is_named_with_its_line(trainer):
     assert str(caught.value) == (
         f"executor.use: 'cohort' cannot compute this course: {read_by(trainer)}. Remedy: use 'auto' or 'serial'."
     )
+
+
+@pytest.mark.parametrize(("trainer", "place"), [("in_step", "halved"), ("in_helper", "_near")])
+def test_a_value_is_found_that_is_read_under_another_name(trainer, place):
+    executor = course(trainer, "auto").executor
+    assert executor.name == "serial"
+    assert f"trainer '{trainer}' reads a tensor's value in {place}() (test_exec" in executor.reason
 
 
 @pytest.mark.parametrize("trainer", [InAdjust, InFinish, InLoss])

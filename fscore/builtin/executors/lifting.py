@@ -25,6 +25,11 @@ CLIENTS, AMONG = 3, 100
 ABSOLUTE, RELATIVE = 1e-4, 1e-2
 """How far the two ways may lie apart: rounding that grows over a client's steps, and not another algorithm."""
 
+ONE = (
+    ", one value for all clients that are computed at once "
+    "(torch.where and torch.clamp take each client's own)"
+)
+"""What is wrong with reading a value."""
 READ = ("data-dependent control flow", "calling .item()")
 """What `vmap` says where a lifted piece reads a value."""
 
@@ -74,10 +79,10 @@ def _difference(course: Course, device: torch.device) -> str:
         return ""
     except Exception as error:
         if reads.lifted and any(sign in str(error) for sign in READ):
-            return _told(name, reads.lifted)
+            return reads.lifted + ONE
         return f"trainer '{name}' fails for many clients at once ({brief(error)})"
     if reads.flat:
-        return _told(name, reads.flat)
+        return reads.flat + ONE
     worst = _apart(done, BatchOutput(tuple(output for _, output in whole)))
     if worst:
         return f"trainer '{name}' gives something else for many clients than for one ({worst})"
@@ -98,13 +103,6 @@ def _telling(course: Course) -> list[int]:
     found = sorted(samples, key=lambda client: samples[client] <= size)
     ragged = [c for c in found if last[c] not in (0, last[found[0]])]
     return [*dict.fromkeys([*found[: CLIENTS - 1], *ragged[:1], *found])][:CLIENTS]
-
-
-def _told(trainer: str, place: str) -> str:
-    return (
-        f"trainer '{trainer}' reads a tensor's value in {place}, one value for all clients that are computed at once "
-        "(torch.where and torch.clamp take each client's own)"
-    )
 
 
 def _apart(many: BatchOutput, serial: BatchOutput) -> str:

@@ -21,6 +21,7 @@ READS = frozenset(
         torch.Tensor.__index__,
         torch.Tensor.is_nonzero,
         torch.Tensor.item,
+        torch.Tensor.tolist,
         torch.Tensor.equal,
         torch.Tensor.allclose,
         torch.equal,
@@ -39,7 +40,7 @@ class Reads(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.flat = ""
-        """Where a flat-space piece read a value; empty: nowhere."""
+        """Who read a value where all clients are in one tensor, and where; empty: nobody."""
         self.lifted = ""
         """The same of a lifted piece."""
 
@@ -51,25 +52,39 @@ class Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _note(self) -> None:
-        frame = _piece()
-        if frame is None:
+        running = _pieces()
+        if not running:
             return
-        code = frame.f_code
-        place = f"{code.co_name}() ({Path(code.co_filename).name}, line {frame.f_lineno})"
-        if code.co_name in FLAT:
-            self.flat = self.flat or place
+        inner, code = running[0], running[0].f_code
+        place = f"{code.co_name}() ({Path(code.co_filename).name}, line {inner.f_lineno})"
+        told = f"trainer '{_owner(inner).name}' reads a tensor's value in {place}"
+        if _flat(running[-1]):
+            self.flat = self.flat or told
         else:
-            self.lifted = self.lifted or place
+            self.lifted = self.lifted or told
 
 
-def _piece() -> FrameType | None:
-    """Return the innermost method of a trainer that is running, unless an executor runs inside it."""
+def _pieces() -> list[FrameType]:
+    """Return the methods of trainers that are running, innermost first, as far as an executor called them."""
+    found = []
     for frame in _frames():
-        if isinstance(frame.f_locals.get("self"), Trainer):
-            return frame
         if frame.f_globals.get("__name__", "").startswith("fscore.builtin.executors."):
-            return None
-    return None
+            break
+        if _owner(frame) is not None:
+            found.append(frame)
+    return found
+
+
+def _owner(frame: FrameType) -> Any:
+    """Return the trainer whose method a frame runs; None: no trainer's."""
+    first = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+    return first if isinstance(first, Trainer) else None
+
+
+def _flat(frame: FrameType) -> bool:
+    """Whether a frame is a piece that sees all clients at once, whatever its function is called."""
+    pieces = [vars(cls).get(name) for cls in type(_owner(frame)).__mro__ for name in FLAT]
+    return frame.f_code in [getattr(piece, "__code__", None) for piece in pieces]
 
 
 def _frames() -> Iterator[FrameType]:
