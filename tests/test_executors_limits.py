@@ -1,4 +1,4 @@
-"""Limits of the machine: memory and open files that run out end the course, and are nobody's failure."""
+"""Limits of the machine end a course and are nobody's failure; what trainers raise or forget is said in one line."""
 
 import os
 import resource
@@ -9,7 +9,7 @@ from attrs import define
 from fscore.builtin.trainers import SGD
 from fscore.cli import main
 from fscore.component import Component
-from fscore.errors import CourseError
+from fscore.errors import CourseError, PluginError
 from fscore.hookspecs import hookimpl
 from fscore.tasks import Batch
 from fscore.testing import fs_course, tiny_course
@@ -28,13 +28,34 @@ class Hungry(SGD):
         return super().finish(variables, context)
 
 
+@define(eq=False, slots=False)
+class Wordy(SGD):
+    """Raises what is long, of several lines, and not to be written as UTF-8."""
+
+    name = "wordy"
+
+    def start(self, context):
+        raise ValueError("no file \udce9\nremedy: " + "x" * 1_000_000)
+
+
+@define(eq=False, slots=False)
+class Forgetful(SGD):
+    """Gives another group than it says."""
+
+    name = "forgetful"
+
+    def finish(self, variables, context):
+        groups, rows = super().finish(variables, context)
+        return {"modle": groups["model"]}, rows
+
+
 @define(eq=False)
 class HungryPlugin(Component):
     name = "hungry_plugin"
 
     @hookimpl
     def fscore_register_trainers(self):
-        return [Hungry]
+        return [Hungry, Wordy, Forgetful]
 
     @hookimpl
     def fscore_course_started(self, course):
@@ -96,4 +117,35 @@ def test_workers_that_cannot_be_started_are_said_so():
     assert str(caught.value) == (
         "executor.workers: a worker cannot be started (Too many open files). "
         "Remedy: fewer workers, or a higher limit (ulimit -n, ulimit -u)."
+    )
+
+
+EVERY = ["serial", "thread", "process", "cohort", "auto"]
+
+
+@pytest.mark.parametrize("executor", EVERY)
+def test_what_a_client_raises_is_one_line_that_can_be_written(executor, tmp_path):
+    changes = {"executor.use": executor}
+    run = fs_course(
+        '[trainer]\nuse = "wordy"', plugins=[HungryPlugin], changes=changes, out=tmp_path / "run"
+    )
+    said = "ValueError: no file \\udce9 remedy: xxx"
+    assert said in run.result.reason
+    assert len(run.result.reason.splitlines()) == 1
+    assert len(run.result.reason) < 500
+    failures = [call for call in run.calls if call.startswith("task_failed")]
+    assert failures
+    assert all(said in call for call in failures)
+
+
+@pytest.mark.parametrize("executor", EVERY)
+def test_groups_that_a_trainer_does_not_name_are_a_broken_plugin(executor):
+    with pytest.raises(PluginError) as caught:
+        fs_course(
+            '[trainer]\nuse = "forgetful"',
+            plugins=[HungryPlugin],
+            changes={"executor.use": executor},
+        )
+    assert str(caught.value) == (
+        "trainer 'forgetful': finish() gave groups ['modle'], expected ['model']"
     )

@@ -61,6 +61,12 @@ class OneByOne(ChunkedExecutor):
         return Lane(site, precision=self.precision)
 
 
+def brief(error: BaseException) -> str:
+    """Return an exception in one line that can be written anywhere."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def memory_ran_out(error: BaseException) -> bool:
     """Whether an error says that there is no more memory: the machine's fault, and no client's."""
     names = {cls.__name__ for cls in type(error).__mro__}

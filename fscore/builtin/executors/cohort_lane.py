@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from fscore.builtin.executors.apart import Apart, pieces_of
 from fscore.builtin.executors.arena import Arena, InPlace, store
-from fscore.builtin.executors.base import memory_ran_out
+from fscore.builtin.executors.base import brief, memory_ran_out
 from fscore.builtin.executors.feed import Buffers, Data, Feed, Rows, whole
 from fscore.builtin.executors.lane import Lane, expanded
 from fscore.builtin.executors.lift import Lift
@@ -365,11 +365,6 @@ def exact(device: torch.device) -> Any:
     return torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
-
-
-def brief(error: Exception) -> str:
-    """Return an exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def number(values: np.ndarray[Any, Any], device: torch.device) -> Any:

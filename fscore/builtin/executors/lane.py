@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, evolve, field
 
 from fscore.builtin.draws import shuffled
-from fscore.builtin.executors.base import memory_ran_out
+from fscore.builtin.executors.base import brief, memory_ran_out
 from fscore.builtin.executors.losses import one_per_sample
 from fscore.builtin.executors.replica import Replicas
 from fscore.builtin.executors.summing import add_difference
 from fscore.builtin.stages import Difference, Weight
 from fscore.context import Context, Order, Passes, Phase, Samples
-from fscore.errors import CourseError, FscoreError
+from fscore.errors import CourseError, FscoreError, PluginError
 from fscore.folding import checked, empty_sums, finite, fold, fold_into, weight_of
 from fscore.kinds.trainer import Trainer
 from fscore.params import Ranges, Tensors, intersect
@@ -136,7 +136,7 @@ class Lane:
                     f"executor: memory ran out while client {job.task.client} was computed. "
                     "Remedy: fewer workers, smaller batches or a smaller model."
                 ) from error
-            return Output(job.task.id, error=f"{type(error).__name__}: {error}")
+            return Output(job.task.id, error=brief(error))
 
     def _train(self, job: Job, wire: bool, raw: bool) -> Output:
         site, context = self.site, self._context(job)
@@ -148,6 +148,11 @@ class Lane:
                 more = site.trainer.summary(variables, context.data, context)
             context.measured = {**context.measured, **more}
         groups, rows = site.trainer.finish(variables, context)
+        expected = site.upload.layouts[0].keys() - {"metrics"}
+        if groups.keys() != expected:
+            raise PluginError(
+                f"trainer '{site.trainer.name}': finish() gave groups {sorted(groups)}, expected {sorted(expected)}"
+            )
         if raw:
             return self._raw(groups, context)
         return self._sent(groups, rows, context, wire)

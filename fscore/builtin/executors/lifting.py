@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fscore.builtin.executors.cohort_lane import CohortLane, brief
+from fscore.builtin.executors.base import brief
+from fscore.builtin.executors.cohort_lane import CohortLane
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.executors.norms import unliftable
 from fscore.builtin.executors.reads import Reads
