@@ -2,14 +2,17 @@
 
 import os
 import resource
+import time
 
 import pytest
+import torch
 from attrs import define
 
 from fscore.builtin.trainers import SGD
 from fscore.cli import main
 from fscore.component import Component
-from fscore.errors import CourseError, PluginError
+from fscore.context import Order
+from fscore.errors import CourseError, DataError, PluginError
 from fscore.hookspecs import hookimpl
 from fscore.tasks import Batch
 from fscore.testing import fs_course, tiny_course
@@ -49,13 +52,30 @@ class Forgetful(SGD):
         return {"modle": groups["model"]}, rows
 
 
+@define(eq=False, slots=False)
+class Endless(SGD):
+    """Takes an hour at all clients but one, whose data are bad."""
+
+    name = "endless"
+    steps = 0
+
+    def batches(self, context):
+        if context.task.id == 0:
+            raise DataError("data: a client has NaN in x")
+        return Order(torch.zeros(36_000, dtype=torch.long), (1,) * 36_000)
+
+    def step(self, variables, gradient, memory, context):
+        type(self).steps += 1
+        time.sleep(0.1)
+
+
 @define(eq=False)
 class HungryPlugin(Component):
     name = "hungry_plugin"
 
     @hookimpl
     def fscore_register_trainers(self):
-        return [Hungry, Wordy, Forgetful]
+        return [Hungry, Wordy, Forgetful, Endless]
 
     @hookimpl
     def fscore_course_started(self, course):
@@ -149,3 +169,17 @@ def test_groups_that_a_trainer_does_not_name_are_a_broken_plugin(executor):
     assert str(caught.value) == (
         "trainer 'forgetful': finish() gave groups ['modle'], expected ['model']"
     )
+
+
+def test_threads_end_before_their_next_step_when_a_course_does():
+    begun = time.monotonic()
+    run = fs_course(
+        '[trainer]\nuse = "endless"',
+        plugins=[HungryPlugin],
+        changes={"executor.use": "thread", "executor.chunk": 1},
+    )
+    steps = Endless.steps
+    assert run.result.reason == "data: a client has NaN in x"
+    assert time.monotonic() - begun < 60
+    time.sleep(0.3)
+    assert Endless.steps == steps

@@ -279,8 +279,7 @@ class Lane:
             self._ranges[part] = ranges
         return self._ranges[part]
 
-    @staticmethod
-    def _split(order: Order, data: Samples) -> Iterable[Samples]:
+    def _split(self, order: Order, data: Samples) -> Iterable[Samples]:
         import torch
 
         if order.index is None:

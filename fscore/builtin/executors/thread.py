@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Event
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve
@@ -43,9 +44,14 @@ class ThreadExecutor(OneByOne):
         return super().resolve(course)
 
     def start(self, site: Site) -> None:
-        self.site, self.made = site, 0
+        self.site, self.made, self.ending = site, 0, Event()
         self.lanes: SimpleQueue[Lane] = SimpleQueue()
         self.threads = ThreadPoolExecutor(self.workers, thread_name_prefix="fscore")
+
+    def lane_of(self, site: Site) -> Lane:
+        from fscore.builtin.executors.ending import EndingLane
+
+        return EndingLane(site, precision=self.precision, ending=self.ending)
 
     def compute(self, batches: Sequence[Batch]) -> Iterator[BatchOutput]:
         while self.made < min(self.workers, len(batches)):
@@ -73,4 +79,6 @@ class ThreadExecutor(OneByOne):
             self.lanes.put(lane)
 
     def stop(self) -> None:
+        """End what is under way, before its next step, and wait for that."""
+        self.ending.set()
         self.threads.shutdown(cancel_futures=True)
