@@ -32,10 +32,10 @@ class EndingLane(Lane):
             Ended: it is to end.
         """
         self._go_on()
-        return Lane.job(self, job, wire=wire, raw=raw)
+        return super().job(job, wire=wire, raw=raw)
 
     def _split(self, order: Order, data: Samples) -> Iterator[Samples]:
-        for batch in Lane._split(self, order, data):
+        for batch in super()._split(order, data):
             self._go_on()
             yield batch
 
