@@ -112,14 +112,24 @@ def test_samples_are_read_where_they_lie():
     assert values(data) == [[4.0], [-1.0]]
 
 
-def test_samples_of_strided_and_other_types_are_laid_out():
+def test_strided_samples_and_labels_of_other_integers_are_laid_out():
     course, _ = nine_clients()
     course.site._cache.clear()
     given = course.dataset.clients
     given[1] = (Samples(given[1][0].x.t().contiguous().t(), given[1][0].y), given[1][1])
-    given[2] = (Samples(given[2][0].x.double(), given[2][0].y.int()), given[2][1])
+    given[2] = (Samples(given[2][0].x, given[2][0].y.int()), given[2][1])
     data = InPlace(course.site, 1 << 20).data([(i, "train") for i in range(3)])
     assert values(data) == [[0.0], [1.0], [2.0]]
+
+
+def test_samples_of_different_types_are_refused():
+    """One client at a time, a model of float32 refuses them too."""
+    course, _ = nine_clients()
+    course.site._cache.clear()
+    given = course.dataset.clients
+    given[1] = (Samples(given[1][0].x.double(), given[1][0].y), given[1][1])
+    with pytest.raises(NotLifted, match="clients have samples of different types"):
+        InPlace(course.site, 1 << 20).data([(0, "train"), (1, "train")])
 
 
 def test_samples_of_different_shapes_are_refused():

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from unittest import SkipTest
 
@@ -21,6 +21,7 @@ from fscore.testing.course import tiny_course
 if TYPE_CHECKING:
     import torch
 
+    from fscore.context import Context
     from fscore.course import Course
     from fscore.params import ParamSpace, Tensors
 
@@ -34,6 +35,9 @@ class Tallying(SGD):
     def groups(self, space: ParamSpace) -> Layout:
         return {**super().groups(space), "tally": Group((3,), reduce="sum")}
 
+    def finish(self, variables: Tensors, context: Context) -> tuple[Tensors, Tensors]:
+        return _with_zeros(super().finish(variables, context), {"tally": 3})
+
 
 @define(eq=False, slots=False)
 class Counting(SGD):
@@ -44,6 +48,19 @@ class Counting(SGD):
     def groups(self, space: ParamSpace) -> Layout:
         counted = {"parts": Group((2,), count="hits"), "hits": Group((2,), reduce="sum")}
         return {**super().groups(space), **counted}
+
+    def finish(self, variables: Tensors, context: Context) -> tuple[Tensors, Tensors]:
+        return _with_zeros(super().finish(variables, context), {"parts": 2, "hits": 2})
+
+
+def _with_zeros(
+    finished: tuple[Tensors, Tensors], sizes: Mapping[str, int]
+) -> tuple[Tensors, Tensors]:
+    """Return what a trainer sends with groups of zeros, where real updates are computed beside those of the test."""
+    groups, rows = finished
+    lead = groups["model"].shape[:-1]
+    zeros = {name: groups["model"].new_zeros(*lead, size) for name, size in sizes.items()}
+    return {**groups, **zeros}, rows
 
 
 class AggregatorContract(ComponentContract):
