@@ -2,7 +2,10 @@
 
 import os
 import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,13 +57,14 @@ class Forgetful(SGD):
 
 @define(eq=False, slots=False)
 class Endless(SGD):
-    """Takes an hour at all clients but one, whose data are bad."""
+    """Takes an hour for each task but one, whose data are bad."""
 
     name = "endless"
+    bad = 0
     steps = 0
 
     def batches(self, context):
-        if context.task.id == 0:
+        if context.task.id == self.bad:
             raise DataError("data: a client has NaN in x")
         return Order(torch.zeros(36_000, dtype=torch.long), (1,) * 36_000)
 
@@ -183,3 +187,39 @@ def test_threads_end_before_their_next_step_when_a_course_does():
     assert time.monotonic() - begun < 60
     time.sleep(0.3)
     assert Endless.steps == steps
+
+
+PARENT = """
+import test_executors_limits as own
+own.Endless.bad = None
+changes = {"executor.use": "process", "executor.chunk": 2}
+own.fs_course('[trainer]\\nuse = "endless"', plugins=[own.HungryPlugin], changes=changes)
+"""
+"""Its two workers compute for hours."""
+
+
+def children_of(process):
+    found = Path(f"/proc/{process}/task/{process}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+def test_a_worker_ends_with_its_parent_in_the_middle_of_a_batch():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=Path(__file__).parent)
+    until = time.monotonic() + 60
+    while len(workers := children_of(parent.pid)) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    parent.kill()
+    parent.wait()
+    assert len(workers) == 2
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(alive, workers))
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False

@@ -8,10 +8,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, evolve, field, frozen
@@ -122,18 +124,19 @@ def serve(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for other in others:
         other.close()
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
     lane = make(site)
     with contextlib.suppress(EOFError, OSError):
-        while (described := _next(pipe, parent)) is not None:
+        while (described := pipe.recv()) is not None:
             pipe.send(answer(lane, described, regions))
 
 
-def _next(pipe: Connection, parent: int) -> Any:
-    while not pipe.poll(1.0):
-        if os.getppid() != parent:
-            return None
-    return pipe.recv()
+def _end_with(parent: int) -> None:
+    """End this process, whatever it computes, when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def answer(lane: Any, described: Any, regions: Sequence[Region]) -> Any:
