@@ -269,7 +269,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     """Return a sha256 over names, shapes, types and bytes of tensors, in order of name."""
     hasher = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name].detach().cpu().resolve_neg().contiguous()
         hasher.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         hasher.update(as_bytes(tensor))
     return hasher.hexdigest()

@@ -69,6 +69,14 @@ def laid_out(data):
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
+def test_a_view_that_says_minus_is_read_with_its_sign(executor):
+    """Such views come of complex numbers; their memory holds the positive values."""
+    plain = clients()
+    views = [(Samples(torch._neg_view(-train.x), train.y), test) for train, test in plain]
+    assert result(executor, views).digest == result(executor, plain).digest
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
 def test_layouts_of_tensors_change_no_bit(executor):
     assert result(executor, laid_out(clients())).digest == result(executor, clients()).digest
 
@@ -155,6 +163,26 @@ def test_a_model_that_cannot_be_copied_is_refused():
     text = str(caught.value)
     assert text.startswith("model: the module cannot be copied: RuntimeError: Only Tensors created")
     assert "\n" not in text
+
+
+class Blank(GivenData):
+    """A plugin's data set that does not look at its values, and has NaN in what one client is judged by."""
+
+    def client(self, client, part):
+        train, test = self.clients[client]
+        x = test.x * float("nan") if client == 4 else test.x
+        return {"train": train, "test": Samples(x, test.y)}.get(part, Samples(x[:0], test.y[:0]))
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_metrics_that_are_not_finite_fail_the_course_on_every_executor(executor):
+    data = Blank()
+    data.clients = clients()
+    done = result(executor, data)
+    assert (done.status, done.reason) == (
+        "failed",
+        "evaluation of client 4: the update is not finite",
+    )
 
 
 # ---------------------------------------------------------------------------- state beside the parameters

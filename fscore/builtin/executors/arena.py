@@ -144,7 +144,7 @@ def _serves(one: torch.dtype, other: torch.dtype) -> bool:
 
 def _plain(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return values in main memory, row after row, at a multiple of their size."""
-    plain = values.detach().to("cpu", dtype).contiguous()
+    plain = values.detach().to("cpu", dtype).resolve_neg().contiguous()
     return plain.clone() if plain.data_ptr() % dtype.itemsize else plain
 
 
