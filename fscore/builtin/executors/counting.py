@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,7 +91,8 @@ def cost(course: Course) -> Cost:
     """Count what one client of a course costs, by the example of the course's first client."""
     site, example = course.site, course.example
     options = {**_options(course)}
-    clients = [c for c in range(course.population.size) if c not in course.population.unseen][:32]
+    unseen = course.population.unseen
+    clients = list(islice((c for c in range(course.population.size) if c not in unseen), 32))
     samples = sum(course.dataset.samples(c) for c in clients) / len(clients)
     size = min(float(options["batch_size"]) or samples, samples)
     steps = float(options["epochs"]) * math.ceil(samples / max(size, 1.0))
