@@ -15,7 +15,7 @@ from fscore.builtin.trainers import SGD
 from fscore.cli import main
 from fscore.component import Component
 from fscore.context import Order
-from fscore.errors import CourseError, DataError, PluginError
+from fscore.errors import ConfigError, CourseError, DataError, PluginError
 from fscore.hookspecs import hookimpl
 from fscore.tasks import Batch
 from fscore.testing import fs_course, tiny_course
@@ -31,6 +31,17 @@ class Hungry(SGD):
     def finish(self, variables, context):
         if self.begun:
             variables["model"].new_empty(1 << 60)
+        return super().finish(variables, context)
+
+
+@define(eq=False, slots=False)
+class Broad(SGD):
+    """Wants more memory than there is for several clients at once."""
+
+    name = "broad"
+
+    def finish(self, variables, context):
+        variables["model"].new_empty(1 << 60 if variables["model"].dim() > 1 else 1)
         return super().finish(variables, context)
 
 
@@ -79,7 +90,7 @@ class HungryPlugin(Component):
 
     @hookimpl
     def fscore_register_trainers(self):
-        return [Hungry, Wordy, Forgetful, Endless]
+        return [Hungry, Wordy, Forgetful, Endless, Broad]
 
     @hookimpl
     def fscore_course_started(self, course):
@@ -110,6 +121,18 @@ def test_memory_that_runs_out_for_many_clients_is_never_made_up_for(fallback):
     assert run.result.reason == (
         "executor.chunk: memory ran out for 4 clients at once. "
         "Remedy: a smaller chunk, or fewer workers."
+    )
+
+
+@pytest.mark.parametrize("executor", ["cohort", "auto"])
+def test_free_memory_chooses_no_executor(executor):
+    with pytest.raises(ConfigError) as caught:
+        tiny_course(
+            '[trainer]\nuse = "broad"', plugins=[HungryPlugin], changes={"executor.use": executor}
+        )
+    assert str(caught.value) == (
+        "executor.use: memory ran out while 3 clients were tried at once. "
+        "Remedy: executor.use = 'serial', or more free memory."
     )
 
 

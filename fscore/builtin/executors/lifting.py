@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fscore.builtin.executors.base import brief
+from fscore.builtin.executors.base import brief, memory_ran_out
 from fscore.builtin.executors.cohort_lane import CohortLane
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.executors.norms import unliftable
 from fscore.builtin.executors.reads import Reads
-from fscore.errors import FscoreError
+from fscore.errors import ConfigError, FscoreError
 from fscore.tasks import Batch, BatchOutput, Task
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def _difference(course: Course, device: torch.device) -> str:
     except FscoreError:  # bad data: the course says so when it comes to them
         return ""
     except Exception as error:
+        if memory_ran_out(error):
+            raise ConfigError(
+                f"executor.use: memory ran out while {len(whole)} clients were tried at once. "
+                "Remedy: executor.use = 'serial', or more free memory."
+            ) from error
         if reads.lifted and any(sign in str(error) for sign in READ):
             return reads.lifted + ONE
         return f"trainer '{name}' fails for many clients at once ({brief(error)})"
