@@ -1,5 +1,7 @@
 """Data and models that look odd: the same numbers on every executor, or one line that says what is wrong."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -175,14 +177,14 @@ class Blank(GivenData):
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
-def test_metrics_that_are_not_finite_fail_the_course_on_every_executor(executor):
+def test_metrics_that_are_not_finite_are_reported_by_every_executor(executor):
+    """Leaving client 4 out would make the mean of the others look like that of all."""
     data = Blank()
     data.clients = clients()
     done = result(executor, data)
-    assert (done.status, done.reason) == (
-        "failed",
-        "evaluation of client 4: the update is not finite",
-    )
+    assert done.status == "complete"
+    assert math.isnan(done.metrics["test_loss"])
+    assert math.isfinite(done.metrics["test_accuracy"])
 
 
 # ---------------------------------------------------------------------------- state beside the parameters

@@ -311,7 +311,7 @@ class CohortLane(Lane):
             n = int(work.data.count[k])
             sums = [m.sums(outputs[k, :n], samples.y[k, :n]).cpu() for m in self.site.metrics]
             count = torch.tensor([float(n)], dtype=torch.float64)
-            done[place] = checked(Output(jobs[place].task.id, {"sums": torch.cat([count, *sums])}))
+            done[place] = Output(jobs[place].task.id, {"sums": torch.cat([count, *sums])})
         return BatchOutput(tuple(output for output in done if output is not None))
 
     # ------------------------------------------------------------------------ buffers

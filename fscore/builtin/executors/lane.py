@@ -77,11 +77,11 @@ class Lane:
             done = self._summed(batch.jobs)
             if finite((done.sums or {}).values()) and finite(_public(done.outputs)):
                 return done
-        outputs = [checked(self.job(job, wire=batch.wire)) for job in batch.jobs]
+        outputs = [self.job(job, wire=batch.wire) for job in batch.jobs]
         if not batch.sum:
             return BatchOutput(tuple(outputs))
         factors = [job.factor for job in batch.jobs]
-        return fold(outputs, factors, self.site.upload.single)
+        return fold(map(checked, outputs), factors, self.site.upload.single)
 
     def _summed(self, jobs: tuple[Job, ...]) -> BatchOutput:
         layout = self.site.upload.single
