@@ -23,12 +23,13 @@ def add_up(terms: list[Term]) -> None:
     """Add `factor * values` to `total` for each (total, values, factor), in place, a block of all terms before the next.
 
     Each value of a total gets its terms in their order, as `total.add_(values, alpha=factor)` gives them one after another.
+    On some processors a term of a long sum is rounded once there and twice here.
     """
     blocks = []
     for total, values, factor in terms:
         if total.numel() < 2 * BLOCK or not total.is_floating_point() or total.is_cuda:
             total.add_(values, alpha=factor)
-        else:  # a product with a column streams faster than `add_`, and rounds alike: multiply and add in one
+        else:  # a product with a column streams faster than `add_`
             column = values.to(total.dtype).reshape(-1, 1).split(BLOCK)
             scale = total.new_tensor([factor])
             blocks.append([(t, v, scale) for t, v in zip(_blocks(total), column, strict=True)])
