@@ -84,8 +84,8 @@ def test_tensors_are_stepped_apart_where_each_value_is_stepped_by_itself(
 ):
     called = []
     monkeypatch.setattr(lane, "LARGE", 0)
-    apart = Lane._step_apart
-    monkeypatch.setattr(Lane, "_step_apart", lambda *a: called.append(1) or apart(*a))
+    apart = Lane._step_tensorwise
+    monkeypatch.setattr(Lane, "_step_tensorwise", lambda *a: called.append(1) or apart(*a))
     fs_course(COURSES[toml], changes={"executor.use": "serial"})
     assert bool(called) == expected
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from attrs import define, evolve, field
 
-from fscore.builtin.executors.apart import Apart, pieces_of
 from fscore.builtin.executors.arena import Arena, InPlace, store
 from fscore.builtin.executors.base import brief, memory_ran_out
 from fscore.builtin.executors.feed import Buffers, Data, Feed, Rows, whole
@@ -23,6 +22,7 @@ from fscore.builtin.executors.lane import Lane, expanded
 from fscore.builtin.executors.lift import Lift
 from fscore.builtin.executors.many import Many, many, shared
 from fscore.builtin.executors.orders import Steps, alike, joined, passes, within
+from fscore.builtin.executors.tensorwise import Tensorwise, pieces_of
 from fscore.builtin.executors.total import Sender, Total, Trained
 from fscore.context import Passes, Phase
 from fscore.errors import CourseError, FscoreError
@@ -252,7 +252,7 @@ class CohortLane(Lane):
     def _phase(self, steps: Steps, work: Work) -> None:
         trainer = self.site.trainer
         memory: Tensors = {}
-        apart = self._taken_apart(work)
+        tensorwise = self._tensorwise(work)
         now, variables, clients = work.context, work.variables, len(work.places)
         feed = Feed(steps, work.data, self.device, self._batches)
         for step, active in enumerate(feed.active):
@@ -261,19 +261,19 @@ class CohortLane(Lane):
                 variables = {n: v[:active] for n, v in variables.items()}
                 memory = {n: m[:active] for n, m in memory.items()}
             batch = feed.batch(step)
-            if apart:
-                apart.step(batch, now)
+            if tensorwise:
+                tensorwise.step(batch, now)
             else:
                 gradient = trainer.gradient(trainer.loss, variables, batch, now)
                 gradient = trainer.adjust(gradient, variables, now)
                 trainer.step(variables, gradient, memory, now)
             now.step += 1
             now.steps = now.steps + 1
-        if apart:
-            apart.join()
+        if tensorwise:
+            tensorwise.join()
 
-    def _taken_apart(self, work: Work) -> Apart | None:
-        """Take variables apart, where a trainer may step each tensor by itself and that is worth the calls."""
+    def _tensorwise(self, work: Work) -> Tensorwise | None:
+        """Take variables tensor by tensor, where a trainer may step each tensor by itself and that is worth the calls."""
         space, context = self.site.space, work.context
         if (
             space.size < LARGE * len(space.entries)
@@ -288,7 +288,7 @@ class CohortLane(Lane):
         pieces = {name: pieces_of(start[name], space, name, self._batches) for name in train}
         work.variables = {n: self._into(n, v, copy=n not in train) for n, v in start.items()}
         work.own = True
-        return Apart(self.site, self.lift, work.variables, pieces)
+        return Tensorwise(self.site, self.lift, work.variables, pieces)
 
     # ------------------------------------------------------------------------ evaluation
 

@@ -19,12 +19,12 @@ WINDOW = 1 << 20
 
 @frozen(eq=False)
 class Rows:
-    """Rows of K clients: client k's row i has the shape `shape` and is row `first[k] + i * apart` of `tensor`."""
+    """Rows of K clients: client k's row i has the shape `shape` and is row `first[k] + i * stride` of `tensor`."""
 
     tensor: torch.Tensor
     first: np.ndarray[Any, np.dtype[np.int64]]
     """(K,)"""
-    apart: int
+    stride: int
     shape: tuple[int, ...]
 
     @classmethod
@@ -39,7 +39,7 @@ class Rows:
 
     def places(self, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
         """Return where rows lie in the tensor, on its device; `numbers` (..., K, B) count each client's rows."""
-        where = numbers * self.apart if self.apart != 1 else numbers
+        where = numbers * self.stride if self.stride != 1 else numbers
         return torch.from_numpy(where + self.first[:, None]).to(self.tensor.device)
 
     def gather(self, places: torch.Tensor, into: torch.Tensor | None = None) -> torch.Tensor:
@@ -66,7 +66,7 @@ class Data:
 
     def of(self, clients: Sequence[int] | np.ndarray[Any, Any]) -> Data:
         """Return the data of some clients."""
-        x, y = (Rows(r.tensor, r.first[clients], r.apart, r.shape) for r in (self.x, self.y))
+        x, y = (Rows(r.tensor, r.first[clients], r.stride, r.shape) for r in (self.x, self.y))
         return Data(x, y, self.count[clients], self.kept)
 
 

@@ -62,7 +62,7 @@ class Lane:
         self._sums_up = trainer.summary is not Trainer.summary
 
     def _factors(self) -> Factors | None:
-        """Return what takes gradients apart, where the model is large and nothing but the objective looks at its outputs."""
+        """Return what takes gradients as factors, where the model is large and nothing but the objective looks at its outputs."""
         if not self._large or self.precision != "float32":
             return None
         from fscore.builtin.executors.factors import Factors
@@ -229,11 +229,11 @@ class Lane:
         for phase in phases:
             self._enter(phase, context)
             memory: dict[str, Any] = {}
-            apart = self._large and trainer.separable(context)
+            tensorwise = self._large and trainer.separable(context)
             order = expanded(trainer.batches(context), context)
             for batch in self._split(order, context.data):
-                if apart and len(batch.y):
-                    self._step_apart(variables, batch, memory, context)
+                if tensorwise and len(batch.y):
+                    self._step_tensorwise(variables, batch, memory, context)
                 else:
                     gradient = trainer.gradient(trainer.loss, variables, batch, context)
                     gradient = trainer.adjust(gradient, variables, context)
@@ -243,7 +243,7 @@ class Lane:
                 context.step += 1
                 context.steps += 1
 
-    def _step_apart(
+    def _step_tensorwise(
         self, variables: Tensors, batch: Samples, memory: dict[str, Any], context: Context
     ) -> None:
         """Step each tensor of the model with its own gradient, which is then never copied into a vector."""
@@ -252,7 +252,7 @@ class Lane:
         trainer, ranges = self.site.trainer, context.ranges
         slopes = self._slopes(trainer.loss, variables, batch, context, self._replicas.factors)
         for name, found in slopes.items():
-            for entry, slope in self._replicas[name].apart(found):
+            for entry, slope in self._replicas[name].tensorwise(found):
                 start, stop = entry.start, entry.stop
                 inside = intersect(ranges, ((start, stop),))
                 context.ranges = tuple((a - start, b - start) for a, b in inside)

@@ -262,8 +262,8 @@ class Lift:
 
         names = [inputs.names[i][1] for i in places]
         moving = [i for i, (family, _) in enumerate(inputs.names) if family == "batch"]
-        apart = places if len(set(names)) < len(names) else ()
-        run = self._runner("mean", lifted, loss, inputs, context, apart)
+        written = places if len(set(names)) < len(names) else ()
+        run = self._runner("mean", lifted, loss, inputs, context, written)
         kept = None if loss != self.site.trainer.loss else variables
         return Prepared(
             loss, kept, _shape(batch), context, context.phase, inputs, moving, names, run
@@ -343,12 +343,12 @@ class Lift:
         loss: Loss,
         inputs: Inputs,
         context: Many,
-        apart: Sequence[int] = (),
+        written: Sequence[int] = (),
     ) -> Callable[[Sequence[torch.Tensor]], Sequence[Any]]:
         """Return what computes a function of the inputs: a recorded program, where there may be one.
 
         Args:
-            apart: places of inputs that are written before all results have been read: the first results are their
+            written: places of inputs that are written before all results have been read: the first results are their
                 gradients.
         """
         clients = len(context.jobs)
@@ -362,18 +362,20 @@ class Lift:
         )
         key = (kind, context.phase, context.ranges, plain, *inputs.key())
         if key not in self._programs:
-            self._programs[key] = self._recorded(function, inputs, apart)
+            self._programs[key] = self._recorded(function, inputs, written)
         program = self._programs[key]
         if program is None:
             return lambda values: function(*values)
         return program.of(clients)
 
-    def _recorded(self, function: Function, inputs: Inputs, apart: Sequence[int]) -> Program | None:
+    def _recorded(
+        self, function: Function, inputs: Inputs, written: Sequence[int]
+    ) -> Program | None:
         if len(self._programs) >= PROGRAMS:
             self._programs.clear()
         self._read.clear()
         try:
-            program = record(function, inputs.tensors, inputs.batched, apart)
+            program = record(function, inputs.tensors, inputs.batched, written)
         except Unrepeatable:
             return None
         return None if self._read else program

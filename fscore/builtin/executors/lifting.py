@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CLIENTS, AMONG = 3, 100
 """Clients that are computed both ways before the course, chosen of so many."""
 ABSOLUTE, RELATIVE = 1e-4, 1e-2
-"""How far the two ways may lie apart: rounding that grows over a client's steps, and not another algorithm."""
+"""How far the two ways may differ: rounding that grows over a client's steps, and not another algorithm."""
 
 ONE = (
     ", one value for all clients that are computed at once "
@@ -89,7 +89,7 @@ def _difference(course: Course, device: torch.device) -> str:
         return f"trainer '{name}' fails for many clients at once ({brief(error)})"
     if reads.flat:
         return reads.flat + ONE
-    worst = _apart(done, BatchOutput(tuple(output for _, output in whole)))
+    worst = _unlike(done, BatchOutput(tuple(output for _, output in whole)))
     if worst:
         return f"trainer '{name}' gives something else for many clients than for one ({worst})"
     return ""
@@ -111,7 +111,7 @@ def _telling(course: Course) -> list[int]:
     return [*dict.fromkeys([*found[: CLIENTS - 1], *ragged[:1], *found])][:CLIENTS]
 
 
-def _apart(many: BatchOutput, serial: BatchOutput) -> str:
+def _unlike(many: BatchOutput, serial: BatchOutput) -> str:
     for one, other in zip(many.outputs, serial.outputs, strict=True):
         for values, expected in ((one.values, other.values), (one.row, other.row)):
             worst = _far(values, expected)

@@ -161,20 +161,20 @@ def _normalised(
     if valid is None:
         count: Any = x.shape[0] * each
         mean = x.mean(over)
-        apart = x - mean.view(shape)
-        var = apart.square().mean(over)
+        centred = x - mean.view(shape)
+        var = centred.square().mean(over)
         unbiased = var * (count / max(count - 1, 1))
     else:
         weight = valid.view(-1, *[1] * (x.ndim - 1))
         count = (valid.sum() * each).clamp(min=1)
         mean = (x * weight).sum(over) / count
-        apart = x - mean.view(shape)
-        var = (apart.square() * weight).sum(over) / count
+        centred = x - mean.view(shape)
+        var = (centred.square() * weight).sum(over) / count
         unbiased = var * (count / (count - 1).clamp(min=1))
     scale = torch.rsqrt(var + layer.eps)
     if layer.weight is not None:
         scale = scale * layer.weight
-    values = apart * scale.view(shape)
+    values = centred * scale.view(shape)
     if layer.bias is not None:
         values = values + layer.bias.view(shape)
     return values, (mean, unbiased)

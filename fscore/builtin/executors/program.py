@@ -17,17 +17,17 @@ import torch
 from attrs import define, evolve, field
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fscore.builtin.executors.calls import (
+from fscore.builtin.executors.products import Product
+from fscore.builtin.executors.rewriting import (
     Affine,
     Call,
     Ref,
-    apart,
     aten,
     on_short_axes,
     plain,
     shortened,
+    with_products,
 )
-from fscore.builtin.executors.products import Product
 
 SIZES = (3, 5, 8)
 """Numbers of clients that a function is recorded with."""
@@ -139,14 +139,14 @@ def record(
     function: Callable[..., Sequence[torch.Tensor]],
     inputs: Sequence[torch.Tensor],
     batched: Sequence[bool],
-    apart: Sequence[int] = (),
+    written: Sequence[int] = (),
 ) -> Program:
     """Record a function of tensors; the first axis of those that are `batched` is the clients'.
 
     Args:
         function: returns tensors; it is called once for each of `SIZES`.
         inputs: examples of what it will be called with.
-        apart: places of inputs that are written while results are still in use; the first results are gradients by
+        written: places of inputs that are written while results are still in use; the first results are gradients by
             these, and may be `Product`s.
 
     Raises:
@@ -167,7 +167,7 @@ def record(
         raise Impure("it does not do the same thing twice")
     calls = [_joined(same) for same in zip(*(r.calls for r in recorders), strict=True)]
     constants = dict(_constants([r.constants for r in recorders]))
-    return Program(len(inputs), calls, constants, results[0], recorders[0].shapes(), tuple(apart))
+    return Program(len(inputs), calls, constants, results[0], recorders[0].shapes(), tuple(written))
 
 
 def _of_size(tensor: torch.Tensor, size: int) -> torch.Tensor:
@@ -231,14 +231,16 @@ class Program:
     results: tuple[Any, ...]
     """Registers; of a `Product`, those of its factors."""
     shapes: dict[int, tuple[int, ...]]
-    apart: tuple[int, ...] = ()
+    written: tuple[int, ...] = ()
     _runs: dict[int, Run] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.calls, self.results, more = shortened(self.calls, self.results, self.shapes)
         self.constants |= more
-        if self.apart:
-            self.calls, self.results = apart(self.calls, self.results, frozenset(self.apart))
+        if self.written:
+            self.calls, self.results = with_products(
+                self.calls, self.results, frozenset(self.written)
+            )
 
     def of(self, clients: int) -> Run:
         """Return the program for a number of clients."""

@@ -88,7 +88,7 @@ class Replica:
                 self.grad[entry.start : entry.stop] = slope.reshape(-1)
         return self.grad if whole is None else self.grad.add_(whole)
 
-    def apart(self, slopes: Sequence[torch.Tensor | None]) -> Iterator[tuple[Entry, Any]]:
+    def tensorwise(self, slopes: Sequence[torch.Tensor | None]) -> Iterator[tuple[Entry, Any]]:
         """Yield the trained tensors and their gradients, flat, of the gradients of `leaves`.
 
         A gradient of which only factors are there is a product (1, P), unless something else adds to it.

@@ -197,7 +197,7 @@ class Total:
 
     def _give(self, trained: Trained) -> None:
         ids = [self._batch.jobs[place].task.id for place in trained.places]
-        rows = _apart(trained.rows)
+        rows = _by_place(trained.rows)
         if self._sums is not None:
             self._keep_public(trained)
             public: Any = map(Slice, repeat(self._public), trained.places)
@@ -205,8 +205,8 @@ class Total:
             for place, output in zip(trained.places, map(Output, ids, public, own), strict=True):
                 self._outputs[place] = output
             return
-        values = _apart(trained.values)
-        wires = None if trained.wire is None else _apart(trained.wire)
+        values = _by_place(trained.values)
+        wires = None if trained.wire is None else _by_place(trained.wire)
         for k, (place, task) in enumerate(zip(trained.places, ids, strict=True)):
             wire = None if wires is None else wires(k)
             self._outputs[place] = Output(task, values(k), rows(k), wire=wire)
@@ -226,7 +226,7 @@ class Total:
         return BatchOutput(tuple(o for o in self._outputs if o is not None), self._sums)
 
 
-def _apart(values: Tensors) -> Callable[[int], Tensors]:
+def _by_place(values: Tensors) -> Callable[[int], Tensors]:
     """Return a function that gives a client's tensors by its place, in memory of their own."""
     pieces = {n: v.cpu().unbind(0) for n, v in values.items()}
     return lambda k: {n: piece[k].clone() for n, piece in pieces.items()}

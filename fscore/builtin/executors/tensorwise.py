@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fscore.site import Site
 
 
-class Apart:
+class Tensorwise:
     """The vectors (K, P) that a phase trains, as one contiguous piece (K, size) for each tensor of the model."""
 
     def __init__(

@@ -220,7 +220,7 @@ def _turned_product(call: Call, made: dict[int, Call]) -> Call | None:
 _NONE = Call(None, (Ref(-1),), (), -1)
 
 
-def apart(
+def with_products(
     calls: list[Call], results: tuple[Ref, ...], written: frozenset[int]
 ) -> tuple[list[Call], tuple[Any, ...]]:
     """Leave products to whoever reads the first results, one for each input in `written`.
@@ -281,8 +281,8 @@ def on_short_axes(function: Any, args: tuple[Any, ...], result: Any) -> Any:
 
 
 def _log_softmax(x: torch.Tensor, dim: int, _half_to_float: bool) -> torch.Tensor:
-    apart = x - x.amax(dim, True)
-    return apart.sub_(apart.exp().sum(dim, True).log_())
+    shifted = x - x.amax(dim, True)
+    return shifted.sub_(shifted.exp().sum(dim, True).log_())
 
 
 def _log_softmax_slope(

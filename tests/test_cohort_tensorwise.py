@@ -6,11 +6,11 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fscore.builtin.executors.calls import NARROW, Ref, apart, aten, on_short_axes
 from fscore.builtin.executors.cohort_lane import CohortLane
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.executors.products import Product
 from fscore.builtin.executors.program import _DIRECT
+from fscore.builtin.executors.rewriting import NARROW, Ref, aten, on_short_axes, with_products
 from fscore.builtin.given import GivenData, GivenModel
 from fscore.builtin.trainers import SGD
 from fscore.component import Component
@@ -98,7 +98,7 @@ def compare(course, hparams=()):
         for name, value in (one.sums or {}).items():
             torch.testing.assert_close(many.sums[name], value, atol=2e-4, rtol=1e-4)
     programs = [p for p in lane.lift._programs.values() if p is not None]
-    assert any(program.apart for program in programs)
+    assert any(program.written for program in programs)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -129,7 +129,7 @@ def test_a_part_that_stays_at_the_client():
 
 
 def test_a_gradient_that_is_another_input_is_copied_before_that_is_written():
-    calls, results = apart([], (Ref(1), Ref(0), Ref(2)), frozenset({0, 1}))
+    calls, results = with_products([], (Ref(1), Ref(0), Ref(2)), frozenset({0, 1}))
     assert [(call.function, call.args) for call in calls] == [
         (aten.clone.default, (Ref(1),)),
         (aten.clone.default, (Ref(0),)),
@@ -160,7 +160,7 @@ def test_steps_that_need_the_whole_vector_have_it(trainer):
     expected = Lane(course.site).batch(Batch(jobs, sum=False))
     for a, b in zip(expected.outputs, done.outputs, strict=True):
         torch.testing.assert_close(b.values["model"], a.values["model"], atol=2e-6, rtol=1e-4)
-    assert not any(p.apart for p in lane.lift._programs.values())
+    assert not any(p.written for p in lane.lift._programs.values())
 
 
 # ---------------------------------------------------------------------------- products
