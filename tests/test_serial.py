@@ -183,6 +183,16 @@ def test_bfloat16_gives_the_same_bits_on_all_executors(use):
     assert fs_course(MLP, changes={**changes, "executor.use": use}).result.digest == expected
 
 
+@pytest.mark.parametrize("use", ["serial", "process", "thread"])
+@pytest.mark.parametrize("supported", [True, False])
+def test_a_processor_without_bfloat16_is_told_of(use, supported, monkeypatch, capsys):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    tiny_course(MLP, changes={"executor.use": use, "executor.precision": "bfloat16"})
+    assert ("in software" in capsys.readouterr().err) is not supported
+    tiny_course(MLP, changes={"executor.use": use})
+    assert not capsys.readouterr().err
+
+
 def test_bfloat16_inside_of_cohorts_is_refused():
     changes = {
         "executor.use": "process", "executor.inside": "cohort", "executor.precision": "bfloat16",

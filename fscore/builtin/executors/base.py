@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Literal
 
 from attrs import define, evolve
@@ -53,6 +54,17 @@ class OneByOne(ChunkedExecutor):
         doc="Of the model's products and convolutions; bfloat16 (autocast, parameters stay float32) gives other numbers, "
         "and is faster on some processors only: measure.",
     )
+
+    def resolve(self, course: Course) -> Executor:
+        """Return the executor with its chunk filled in; says so where the processor computes bfloat16 in software."""
+        import torch
+
+        supported = torch.ops.mkldnn._is_mkldnn_bf16_supported  # noqa: SLF001
+        if self.precision == "bfloat16" and not supported():
+            sys.stderr.write(
+                "executor.precision: this processor computes bfloat16 in software, several times slower than float32\n"
+            )
+        return super().resolve(course)
 
     def lane_of(self, site: Site) -> Lane:
         """Return what computes batches, one client at a time."""
