@@ -147,25 +147,33 @@ class Instrument(Evaluator):
     def _summary(self, prefix: str, sums: Mapping[int, Sequence[float]]) -> dict[str, float]:
         if not sums:
             return {}
-        pooled = self._values([math.fsum(column) for column in zip(*sums.values(), strict=True)])
+        pooled = self._values([_sum(column) for column in zip(*sums.values(), strict=True)])
         own = [self._values(row) for row in sums.values()]
         summary = {}
         for metric in self._judges:
             name = metric.name
             values = [row[name] for row in own]
             summary[f"{prefix}{name}"] = pooled[name]
-            summary[f"{prefix}{name}_mean"] = mean = math.fsum(values) / len(values)
+            summary[f"{prefix}{name}_mean"] = mean = _sum(values) / len(values)
             summary[f"{prefix}{name}_worst"] = self._worst(
                 values, best_is_high=metric.higher_is_better
             )
-            spread = math.fsum((v - mean) ** 2 for v in values) / len(values)
+            spread = _sum([(v - mean) * (v - mean) for v in values]) / len(values)
             summary[f"{prefix}{name}_spread"] = math.sqrt(spread)
         return summary
 
     def _worst(self, values: Sequence[float], *, best_is_high: bool) -> float:
         count = max(1, math.floor(self.worst * len(values)))
         tail = sorted(values, reverse=not best_is_high)[:count]
-        return math.fsum(tail) / count
+        return _sum(tail) / count
+
+
+def _sum(values: Sequence[float]) -> float:
+    """Return the sum, correctly rounded; infinite or NaN where it is."""
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):
+        return sum(values)
 
 
 def _misfit(metric: Metric, outputs: torch.Tensor, y: torch.Tensor) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import define, evolve, field
+from attrs import define, field
 
 from fscore.builtin.executors.arena import Arena, InPlace, store
 from fscore.builtin.executors.base import brief, memory_ran_out
@@ -118,7 +118,7 @@ class CohortLane(Lane):
             jobs = tuple(jobs[place] for place in places)
         if not jobs:
             return total.output()
-        data = self._data(jobs, [job.part for job in jobs])
+        data = self._data(jobs)
         groups = alike(self._widths(jobs, data.count))
         if len(groups) == 1:
             total.add(self._train_many(jobs, places, data, wire=batch.wire))
@@ -136,18 +136,20 @@ class CohortLane(Lane):
                 confined |= controlled
         return [i for i, job in enumerate(jobs) if job.task.client in confined] if confined else []
 
-    def _data(self, jobs: Sequence[Job], parts: Sequence[str]) -> Data:
+    def _data(self, jobs: Sequence[Job]) -> Data:
+        """Return what jobs are about: poisoned where an attack does that."""
         clients = [job.task.client for job in jobs]
         if any(not controlled.isdisjoint(clients) for _, controlled in self.site.attacks):
-            own = [
-                self._context(evolve(job, part=part)).data
-                for job, part in zip(jobs, parts, strict=True)
-            ]
+            own = [self._context(job).data for job in jobs]
             counts = np.array([len(part.y) for part in own], dtype=np.int64)
             x, y = (torch.cat([p[i] for p in own]).to(self.device) for i in (0, 1))  # type: ignore[misc]
             first = np.cumsum(counts) - counts
             return Data(Rows.of(x, first), Rows.of(y, first), counts)
-        return self.store.data(list(zip(clients, parts, strict=True)))
+        return self.store.data([(job.task.client, job.part) for job in jobs])
+
+    def _honest(self, jobs: Sequence[Job]) -> Data:
+        """Return what evaluations train on: the clients' own samples, whoever attacks."""
+        return self.store.data([(job.task.client, "train") for job in jobs])
 
     def _widths(self, jobs: Sequence[Job], counts: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return how many samples a client's steps have at most, as far as options say it."""
@@ -185,8 +187,8 @@ class CohortLane(Lane):
         context = many(self.site, jobs, counts, self._first, **self.lift.callables())
         if self._surveys:
             trained = data
-            if jobs[0].part != "train":
-                trained = self._data(jobs, ["train"] * len(jobs))
+            if jobs[0].task.kind == "evaluate":
+                trained = self._honest(jobs)
             survey = self.site.trainer.survey
             context.measured = self.lift.measure(
                 lambda _, samples, one: survey(samples, one),
@@ -242,7 +244,9 @@ class CohortLane(Lane):
     ) -> Steps:
         orders, after = [], drawn.copy()
         for k, job in enumerate(context.jobs):
-            one = self._context(evolve(job, part="train"))  # evaluations train on it too
+            one = self._context(job)
+            if job.task.kind == "evaluate":
+                one.data = self.site.data(job.task.client, "train")
             one.phase, one.passes = context.phase, int(drawn[k])
             orders.append(expanded(self.site.trainer.batches(one), one))
             within(orders[-1], int(samples[k]))
@@ -295,15 +299,13 @@ class CohortLane(Lane):
     def _evaluate_many(self, batch: Batch) -> BatchOutput:
         jobs = batch.jobs
         trainer = self.site.trainer
-        work = self._begin(
-            jobs, list(range(len(jobs))), self._data(jobs, [job.part for job in jobs])
-        )
+        data = self._data(jobs)
+        work = self._begin(jobs, list(range(len(jobs))), data)
         work.variables = trainer.start(work.context)
         if phases := trainer.finetune_phases(work.context):
-            judged = work.data
-            work.data = self._data(jobs, ["train"] * len(jobs))
+            self._turn_to(self._honest(jobs), work)
             self._train_phases(phases, work)
-            work.data = judged.of(work.places)
+            self._turn_to(data.of(work.places), work)
         samples = whole(work.data, self.device)
         outputs = self.lift.measure(trainer.predict, work.variables, samples, work.context)
         done: list[Output | None] = [None] * len(jobs)
@@ -313,6 +315,12 @@ class CohortLane(Lane):
             count = torch.tensor([float(n)], dtype=torch.float64)
             done[place] = Output(jobs[place].task.id, {"sums": torch.cat([count, *sums])})
         return BatchOutput(tuple(output for output in done if output is not None))
+
+    def _turn_to(self, data: Data, work: Work) -> None:
+        """Let clients go on with other samples, and count those."""
+        work.data = data
+        counts = torch.tensor(data.count, dtype=torch.float64, device=self.device)
+        work.context.counts = counts[:, None]
 
     # ------------------------------------------------------------------------ buffers
 

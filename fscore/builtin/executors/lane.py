@@ -47,8 +47,9 @@ class Lane:
     _sums_up: bool = field(init=False)
     _convolves: bool = field(init=False)
     _large: bool = field(init=False)
-    _adds: bool | None = field(default=None, init=False)
-    """Whether the model's own functions have backward passes of their own; None: it was not looked at yet."""
+    _judging: bool = field(default=False, init=False)
+    _adds: dict[Phase, bool] = field(factory=dict, init=False)
+    """Whether the model's own functions have backward passes of their own, for each phase that was looked at."""
     _difference: Difference | None = field(init=False)
     """The stage, where no other one changes a group: then a sum needs no update by itself."""
 
@@ -213,11 +214,13 @@ class Lane:
 
     @contextlib.contextmanager
     def _evaluating(self) -> Iterator[None]:
+        before, self._judging = self._judging, True
         self._replicas.mode(train=False)
         try:
             yield
         finally:
-            self._replicas.mode(train=True)
+            self._judging = before
+            self._replicas.mode(train=not before)
 
     def _phases(self, phases: Any, variables: Tensors, context: Context) -> None:
         trainer = self.site.trainer
@@ -387,20 +390,20 @@ class Lane:
         leaves = {name: self._replicas[name].leaves for name in context.phase.train}
         wanted = [leaf for own in leaves.values() for leaf in own]
         mean = self._mean(loss, variables, batch, context)
-        if self._accumulates(mean):
+        if self._accumulates(mean, context.phase):
             return self._accumulated(mean, list(leaves))
         with factors.wanted() if factors else contextlib.nullcontext():
             found = iter(torch.autograd.grad(mean, wanted, allow_unused=True))
         return {name: tuple(islice(found, len(own))) for name, own in leaves.items()}
 
-    def _accumulates(self, mean: torch.Tensor) -> bool:
-        """Whether gradients may be added to parameters by the model's own functions; found out with the first loss."""
+    def _accumulates(self, mean: torch.Tensor, phase: Phase) -> bool:
+        """Whether gradients may be added to parameters by the model's own functions; found out with a phase's first loss."""
         from fscore.builtin.executors.factors import Linear
         from fscore.builtin.executors.graphs import accumulates
 
-        if self._adds is None:
-            self._adds = accumulates(mean, Linear)
-        return self._adds
+        if phase not in self._adds:
+            self._adds[phase] = accumulates(mean, Linear)
+        return self._adds[phase]
 
     def _accumulated(
         self, mean: torch.Tensor, names: Sequence[str]

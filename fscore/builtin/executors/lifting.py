@@ -14,7 +14,8 @@ from fscore.builtin.executors.cohort_lane import CohortLane
 from fscore.builtin.executors.lane import Lane
 from fscore.builtin.executors.norms import unliftable
 from fscore.builtin.executors.reads import Reads
-from fscore.errors import ConfigError, FscoreError
+from fscore.errors import ConfigError, CourseError, FscoreError
+from fscore.folding import checked
 from fscore.tasks import Batch, BatchOutput, Task
 
 if TYPE_CHECKING:
@@ -70,12 +71,14 @@ def _difference(course: Course, device: torch.device) -> str:
     name, reads = course.trainer.name, Reads()
     try:
         outputs = Lane(course.site).batch(Batch(tuple(jobs), sum=False)).outputs
-        whole = [(job, o) for job, o in zip(jobs, outputs, strict=True) if not o.error]
+        whole = [(job, o) for job, o in zip(jobs, outputs, strict=True) if not checked(o).error]
         if not whole:
             return ""
         many = CohortLane(course.site, device, cache=1 << 24)
         with reads:
             done = many.attempt(Batch(tuple(job for job, _ in whole), sum=False))
+    except CourseError as error:  # a model that no executor serves, which another says in full
+        return str(error)
     except FscoreError:  # bad data: the course says so when it comes to them
         return ""
     except Exception as error:

@@ -78,7 +78,9 @@ class ProcessExecutor(OneByOne):
         return self.pool.compute(batches)
 
     def stop(self) -> None:
-        self.pool.stop()
+        """End the workers; a start that was interrupted made none."""
+        if hasattr(self, "pool"):
+            self.pool.stop()
 
 
 # ---------------------------------------------------------------------------- in a worker
@@ -229,6 +231,11 @@ class Pool:
             self.workers.remove(worker)
 
     def _fork(self) -> Worker:
+        if multiprocessing.current_process().daemon:
+            raise CourseError(
+                "executor.use: 'process' starts no workers inside of a daemonic process, as a worker of "
+                "multiprocessing.Pool is. Remedy: use 'serial' or 'cohort'."
+            )
         try:
             return self._forked()
         except OSError as error:
@@ -239,13 +246,15 @@ class Pool:
 
     def _forked(self) -> Worker:
         context = multiprocessing.get_context("fork")
-        ours, theirs = context.Pipe()
-        inbox, outbox = Region(1), Region(2)
-        regions = (self._shared, inbox, outbox)
-        others = [ours, *(worker.pipe for worker in self.workers if not worker.pipe.closed)]
-        arguments = (self.make, self.site, theirs, regions, others, os.getpid())
-        process = context.Process(target=serve, args=arguments, daemon=True)
-        process.start()
+        with contextlib.ExitStack() as opened:  # closed again where a later one cannot be opened
+            ours, theirs = map(opened.enter_context, context.Pipe())
+            inbox, outbox = (opened.enter_context(contextlib.closing(Region(n))) for n in (1, 2))
+            regions = (self._shared, inbox, outbox)
+            others = [ours, *(worker.pipe for worker in self.workers if not worker.pipe.closed)]
+            arguments = (self.make, self.site, theirs, regions, others, os.getpid())
+            process = context.Process(target=serve, args=arguments, daemon=True)
+            process.start()
+            opened.pop_all()
         theirs.close()
         return Worker(process, ours, inbox, outbox)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from fscore.errors import CourseError
 from fscore.params import Ranges, Tensors
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Replica:
         kept = {entry.name for entry in self.space.entries}
         loose = [buffer for name, buffer in module.named_buffers() if name not in kept]
         self._loose = [(buffer, buffer.clone()) for buffer in loose]
+        self._bound = {n: b for n, b in module.named_buffers() if n in kept}
         self.flat.grad = self.grad
         for entry in self.space.entries:
             if entry.trainable:
@@ -47,9 +49,23 @@ class Replica:
 
     def begin(self, values: torch.Tensor) -> None:
         """Take over parameters (P,); buffers beside them (whole numbers, as counts of batches) are as in the first model."""
+        self._check_buffers()
         self.values.copy_(values)
         for buffer, first in self._loose:
             buffer.copy_(first)
+
+    def _check_buffers(self) -> None:
+        """Refuse a model that puts another tensor in a buffer's place, which no vector of parameters would hold.
+
+        Raises:
+            CourseError: it did, for the client before.
+        """
+        for name, buffer in self._bound.items():
+            if self.module.get_buffer(name) is not buffer:
+                raise CourseError(
+                    f"model: buffer '{name}' is replaced while the model computes, so that clients would share it. "
+                    "Remedy: write into it (copy_, mul_, add_)."
+                )
 
     def train_only(self, ranges: Ranges) -> None:
         """Ask for gradients of parameters that lie in `ranges`, and of no others."""
@@ -151,7 +167,7 @@ class Replicas:
 
     def owned(self, values: Tensors) -> Tensors:
         """Copy what still lies in these buffers."""
-        own = {replica.values.data_ptr() for replica in self._named.values()}
+        own = {held.data_ptr() for r in self._named.values() for held in (r.values, r.grad)}
         return {
             n: v.detach().clone() if v.untyped_storage().data_ptr() in own else v.detach()
             for n, v in values.items()

@@ -80,5 +80,6 @@ class ThreadExecutor(OneByOne):
 
     def stop(self) -> None:
         """End what is under way, before its next step, and wait for that."""
-        self.ending.set()
-        self.threads.shutdown(cancel_futures=True)
+        if hasattr(self, "threads"):  # a start that was interrupted made none
+            self.ending.set()
+            self.threads.shutdown(cancel_futures=True)

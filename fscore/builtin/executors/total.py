@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from attrs import define
 
+from fscore.builtin.executors.many import NotLifted
 from fscore.folding import NO_ROW, empty_sums, fold_into
 from fscore.params import Group, Layout, Tensors
 from fscore.tasks import Batch, BatchOutput, Job, Output, Slice
@@ -127,6 +128,8 @@ class Sender:
 
 
 def _stacked(values: Sequence[Tensors]) -> Tensors:
+    if any(one.keys() != values[0].keys() for one in values):
+        raise NotLifted("a stage gives groups or rows of some clients only")
     return {n: torch.stack([one[n] for one in values]) for n in values[0]}
 
 
