@@ -132,12 +132,12 @@ def within(order: Order, samples: int) -> None:
 
 
 def padded(size: int, common: int) -> int:
-    """Return the width that a step of `size` samples is padded to: few widths, each at most a third too large."""
+    """Return the width that a step of `size` samples is padded to: few widths, each at most half as wide again."""
     if size == common or size <= 4:
         return size
     power = 1 << (size.bit_length() - 1)
     wide: int = next(w for w in (power, power * 3 // 2, 2 * power) if w >= size)
-    return min(wide, common) if size < common else wide
+    return min(wide, common)
 
 
 def alike(widths: NDArray[np.int64], least: int = 4) -> list[list[int]]:
