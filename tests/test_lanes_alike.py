@@ -71,13 +71,24 @@ class JudgesTwice(SGD):
         return {**groups, **{n: context.measured[n] for n in ("before", "after")}}, rows
 
 
+@define(eq=False, slots=False)
+class ReadsWhereItPredicts(SGD):
+    """Reads a value when it is judged."""
+
+    name = "reads_where_it_predicts"
+
+    def predict(self, variables, samples, context):
+        outputs = context.outputs(variables["model"], samples)
+        return outputs if float(outputs.sum()) == 0 else outputs * 2
+
+
 @define(eq=False)
 class Trainers(Component):
     name = "odd"
 
     @hookimpl
     def fscore_register_trainers(self):
-        return [PulledBySize, SendsGradient, JudgesTwice]
+        return [PulledBySize, SendsGradient, JudgesTwice, ReadsWhereItPredicts]
 
 
 def course_of(trainer, options="", **more):
@@ -112,6 +123,18 @@ def test_judging_inside_of_a_summary_leaves_the_mode_as_it_is():
     course = course_of("judges_twice", "batch_size = 0\n", given={"model": GivenModel.of(module)})
     output = Lane(course.site).job(course.opener.job(Task(-1, 1, 0)))
     assert torch.equal(output.values["before"], output.values["after"])
+
+
+def test_a_trainer_that_is_judged_client_by_client_is_told_of_once(capsys):
+    changes = {"executor.use": "cohort", "evaluation.every": 1}
+    course = tiny_course(
+        '[plugins.odd]\n[trainer]\nuse = "reads_where_it_predicts"\n',
+        changes=changes,
+        plugins=[Trainers],
+    )
+    assert course.run().status == "complete"
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "is judged client by client" in line]) == 1
 
 
 def test_rows_that_some_clients_change_are_not_taken_for_all():

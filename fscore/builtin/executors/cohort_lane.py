@@ -90,11 +90,11 @@ class CohortLane(Lane):
         """Find out whose fault an error is: a client's, or that of computing many at once."""
         done = super().batch(batch)
         judging = batch.jobs[0].task.kind == "evaluate"
-        if judging or any(output.error for output in done.outputs):
+        if any(output.error for output in done.outputs):
             return done
         why = brief(error)
         name = self.site.trainer.name
-        if self.strict:
+        if self.strict and not judging:
             raise CourseError(
                 f"executor.use: 'cohort' cannot compute trainer '{name}' for many clients at once ({why}). "
                 "Remedy: use 'auto' or 'serial'."
@@ -102,7 +102,8 @@ class CohortLane(Lane):
         if not self._said:
             self._said = True
             sys.stderr.write(
-                f"executor: trainer '{name}' is computed client by client where many at once fail ({why})\n"
+                f"executor: trainer '{name}' is {'judged' if judging else 'computed'} client by client "
+                f"where many at once fail ({why})\n"
             )
         return done
 
