@@ -115,3 +115,18 @@ def test_clients_of_several_steps_are_tried_where_there_are_some():
     counts = [course.dataset.samples(client) for client in range(60)]
     assert max(counts[:3]) <= 16 < max(counts)
     assert "keeping" in obstacle(course)
+
+
+def test_gradients_of_all_numbers_of_clients_share_their_memory():
+    """Otherwise ragged cohorts would hold as many gradients as there are numbers of clients."""
+    program = record(
+        lambda x, y: [torch.cat([x, y], 1)], [torch.ones(1, 2), torch.ones(1, 3)], [True, True]
+    )
+    addresses = set()
+    for clients in (7, 3, 5):
+        pair = torch.full((clients, 2), 2.0), torch.full((clients, 3), 3.0)
+        for _ in range(2):  # the first call settles what is kept
+            (joined,) = program.of(clients)(pair)
+            assert torch.equal(joined, torch.cat(pair, 1))
+        addresses.add(joined.data_ptr())
+    assert len(addresses) == 1

@@ -233,6 +233,7 @@ class Program:
     shapes: dict[int, tuple[int, ...]]
     written: tuple[int, ...] = ()
     _runs: dict[int, Run] = field(factory=dict, init=False)
+    _rooms: dict[int, torch.Tensor] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.calls, self.results, more = shortened(self.calls, self.results, self.shapes)
@@ -241,6 +242,13 @@ class Program:
             self.calls, self.results = with_products(
                 self.calls, self.results, frozenset(self.written)
             )
+
+    def room(self, place: int, like: torch.Tensor) -> torch.Tensor:
+        """Return memory for a result, which all numbers of clients share."""
+        held = self._rooms.get(place)
+        if held is None or held.numel() < like.numel():
+            held = self._rooms[place] = like.new_empty(like.numel())
+        return held[: like.numel()].view(like.shape)
 
     def of(self, clients: int) -> Run:
         """Return the program for a number of clients."""
@@ -253,10 +261,11 @@ class Run:
     """A program made ready for one number of clients: functions over registers, without any lookup.
 
     What depends on shapes alone is computed by the first call and kept, if it is small. Joined results (gradients) lie in
-    memory that the next call writes again.
+    memory that the next call writes again, whatever its number of clients.
     """
 
     def __init__(self, program: Program, clients: int) -> None:
+        self._room = program.room
         self._registers: list[Any] = [None] * program.inputs
         self._index = {i: i for i in range(program.inputs)}
         for place, tensor in program.constants.items():
@@ -309,7 +318,7 @@ class Run:
         """Let joined results be written where the first ones lie: they are used before the next call."""
         for i, (function, operands, out) in enumerate(self._steps):
             if function is aten.cat.default and out in self._results:
-                buffer = torch.empty_like(registers[out])
+                buffer = self._room(out, registers[out])
                 self._steps[i] = partial(aten.cat.out, out=buffer), operands, out
 
     def _pair(self, factors: tuple[Ref, Ref]) -> int:
